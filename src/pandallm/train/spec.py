@@ -1,0 +1,43 @@
+"""Settings of one training stage."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pandallm.model.spec import Dtype
+from pandallm.spec import Spec
+
+
+class OptimizerSpec(Spec):
+    """AdamW and its schedule. `warmup` < 1 is a share of the steps, else a number of steps; lr ends at `final_lr_share` x lr."""
+
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = Field(1e-6, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    warmup: float = Field(0.01, ge=0)
+    schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
+    final_lr_share: float = Field(0.0, ge=0, le=1)
+    decay_share: float = Field(0.2, gt=0, le=1)  # wsd only
+
+
+class TrainSpec(Spec):
+    """What changes the weights. Exactly one of `epochs`, `tokens`, `steps` is the budget."""
+
+    epochs: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0)
+    sequence_length: int = Field(2048, gt=1)
+    batch_sequences: int = Field(8, gt=0)  # packed rows per optimizer step
+    micro_batch_tokens: int = Field(4096, gt=0)  # padded tokens per forward; does not change the loss beyond rounding
+    optimizer: OptimizerSpec
+    dtype: Dtype = "float32"
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "TrainSpec":
+        given = [n for n in ("epochs", "tokens", "steps") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of epochs, tokens, steps (given: {', '.join(given) or 'none'})")
+        return self
