@@ -1,0 +1,201 @@
+"""Load a recipe: YAML, overrides, types, names. Every mistake becomes one sentence with file, line and field."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pandallm.errors import BadInput
+from pandallm.recipe.spec import Recipe
+from pandallm.recipe.yaml_lines import Document
+from pandallm.spec import nearest
+
+DEFAULT = "microworld"
+#: The fields of which a stage takes exactly one: an override of one replaces the others.
+BUDGETS = ("epochs", "tokens", "steps")
+
+
+def find_recipe(name: str | None) -> Path:
+    """Path of a recipe: a file, or the name of one that ships with the package (none: the microworld)."""
+    if name and (Path(name).exists() or name.endswith((".yaml", ".yml")) or "/" in name):
+        return Path(name)
+    shipped = Path(str(package_files("pandallm") / "recipes"))
+    path = shipped / f"{name or DEFAULT}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in shipped.glob("*.yaml"))
+        raise BadInput(f"No recipe '{name}': it is neither a file nor one that ships with pandallm.{nearest(name or '', known)}")
+    return path
+
+
+def load_recipe(name: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, apply `a.b.c=value` overrides, check types and names.
+
+    Relative `paths` are resolved: in the file against the file's folder, in overrides and in `PANDA_<NAME>` variables against the working folder.
+
+    Raises:
+        BadInput: names file, line and field (or the override), and the nearest right name.
+    """
+    path = find_recipe(name)
+    document = Document.read(path)
+    data = document.data
+    _resolve_paths(data, path)
+    overridden: dict[tuple[str, ...], str] = {}
+    for text in overrides:
+        overridden[_override(data, text)] = text
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as e:
+        raise BadInput(_sentence(e, document, overridden)) from None
+    _check_names(recipe, document, overridden)
+    return recipe
+
+
+def _resolve_paths(data: dict[str, Any], path: Path) -> None:
+    paths = data.get("paths")
+    if not isinstance(paths, dict):
+        return
+    for name, value in paths.items():
+        variable = os.environ.get(f"PANDA_{str(name).upper()}")
+        if variable:
+            paths[name] = str(Path(variable).expanduser().absolute())
+        elif isinstance(value, str):
+            paths[name] = os.path.normpath(path.absolute().parent / Path(value).expanduser())
+
+
+def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
+    """Apply one `a.b.c=value`; the value is YAML. Returns the path."""
+    key, sign, value_text = text.partition("=")
+    parts = tuple(key.strip().split("."))
+    if not sign or not all(parts):
+        raise BadInput(f"'{text}' is not an override; write field.field=value, for example stages.pretrain.steps=10.")
+    try:
+        value = yaml.safe_load(value_text)
+    except yaml.YAMLError:
+        raise BadInput(f"Override '{text}': the value is not valid YAML; quote it.") from None
+    if len(parts) == 2 and parts[0] == "paths" and isinstance(value, str):
+        value = str(Path(value).expanduser().absolute())
+    node: Any = data
+    for i, part in enumerate(parts[:-1]):
+        if isinstance(node, list):
+            node = _item(node, part, text)
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise BadInput(f"Override '{text}': '{'.'.join(parts[: i + 1])}' holds a value, not fields.")
+    last = parts[-1]
+    if isinstance(node, list):
+        _item(node, last, text)
+        node[int(last)] = value
+    else:
+        if last in BUDGETS:
+            for other in BUDGETS:
+                node.pop(other, None)
+        node[last] = value
+    return parts
+
+
+def _item(node: list[Any], part: str, text: str) -> Any:
+    if not part.isdigit() or int(part) >= len(node):
+        raise BadInput(f"Override '{text}': '{part}' is not the number of an item (0 to {len(node) - 1}).")
+    return node[int(part)]
+
+
+def _where(path: Sequence[str | int], document: Document, overridden: Mapping[tuple[str, ...], str]) -> str:
+    dotted = tuple(str(p) for p in path)
+    for parts, text in overridden.items():
+        if dotted[: len(parts)] == parts or parts[: len(dotted)] == dotted:
+            return f"override '{text}'"
+    line = document.line(path)
+    return f"{document.name}:{line}" if line else document.name
+
+
+def _sentence(error: ValidationError, document: Document, overridden: Mapping[tuple[str, ...], str]) -> str:
+    """The first error as a sentence; the number of further ones is told."""
+    errors = error.errors()
+    first = errors[0]
+    path = list(first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "unknown_field":
+        path.append(first["ctx"]["field"])
+    # pydantic puts the tag of a union and the alias's Python name into the path; the file knows neither.
+    field = ".".join(str(p) for p in path)
+    if first["type"] == "missing":
+        message = "is required but missing"
+        field, path = field, path[:-1] or path
+    more = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
+    text = f"{_where(path, document, overridden)}: {field}: {message}"
+    return text.rstrip(".") + "." + more if not text.endswith("?") else text + more
+
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+
+
+def expand(text: str, variables: Mapping[str, str], where: str) -> str:
+    """Replace ${name}; BadInput names the unknown variable and the nearest known."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in variables:
+            raise BadInput(f"{where}: unknown variable '${{{name}}}'.{nearest(name, sorted(variables))} Define it under 'paths'.")
+        return variables[name]
+
+    return VARIABLE.sub(value, text)
+
+
+def _check_names(recipe: Recipe, document: Document, overridden: Mapping[tuple[str, ...], str]) -> None:
+    """Names that point to other parts of the file: corpora, stages, tasks, variables."""
+
+    def refuse(path: Sequence[str | int], what: str, name: str, known: list[str]) -> None:
+        if name not in known:
+            place = _where(path, document, overridden)
+            raise BadInput(f"{place}: {'.'.join(map(str, path))}: unknown {what} '{name}'.{nearest(name, known)}")
+
+    corpora = sorted(recipe.corpora)
+    if recipe.base.scratch:
+        refuse(["base", "scratch", "train", "corpus"], "corpus", recipe.base.scratch.train.corpus, corpora)
+        for i, corpus in enumerate(recipe.base.scratch.tokenizer.corpora):
+            refuse(["base", "scratch", "tokenizer", "corpora", i], "corpus", corpus, corpora)
+    before = ["base"]
+    for name, stage in recipe.stages.items():
+        if name == "base":
+            place = _where(["stages", "base"], document, overridden)
+            raise BadInput(f"{place}: stages.base: 'base' names the base model; give the stage another name.")
+        refuse(["stages", name, "from"], "stage", stage.from_, before)
+        refuse(["stages", name, "corpus"], "corpus", stage.corpus, corpora)
+        before.append(name)
+    from pandallm.tasks.load import list_tasks
+
+    tasks = sorted({*recipe.tasks, *list_tasks()})
+    variables = sorted([*recipe.paths, *(["world"] if recipe.world else [])])
+    for corpus, spec in recipe.corpora.items():
+        for source, s in spec.sources.items():
+            for pattern in [s.files] if isinstance(s.files, str) else s.files:
+                for variable in VARIABLE.findall(pattern):
+                    refuse(["corpora", corpus, "sources", source, "files"], "variable", variable, variables)
+        shares = [s.share is not None for s in spec.sources.values()]
+        if any(shares) and not all(shares):
+            missing = next(n for n, s in spec.sources.items() if s.share is None)
+            place = _where(["corpora", corpus, "sources", missing], document, overridden)
+            raise BadInput(f"{place}: corpora.{corpus}.sources.{missing}: 'share' is missing; either all sources of a corpus set it or none.")
+        for i, task in enumerate(spec.decontaminate.against if spec.decontaminate else ()):
+            refuse(["corpora", corpus, "decontaminate", "against", i], "task", task, tasks)
+    if e := recipe.evaluate:
+        for i, model in enumerate(e.models):
+            refuse(["evaluate", "models", i], "model", model, before)
+        for i, task in enumerate(e.tasks):
+            refuse(["evaluate", "tasks", i], "task", task, tasks)
+        for i, corpus in enumerate(e.bits_per_byte):
+            refuse(["evaluate", "bits_per_byte", i], "corpus", corpus, corpora)
+        for name, select in [("headline", e.headline), *((f"controls.{n}", c) for n, c in e.controls.items())]:
+            for i, task in enumerate(select.tasks if select else ()):
+                refuse(["evaluate", *name.split("."), "tasks", i], "evaluated task", task, sorted(e.tasks))
+    if r := recipe.release:
+        refuse(["release", "base"], "model", r.base, before)
+        refuse(["release", "target"], "model", r.target, before)
