@@ -1,0 +1,1 @@
+"""A grid over a recipe (to come): one table, one report."""

@@ -1,0 +1,5 @@
+"""`python -m pandallm` is `panda`."""
+
+from pandallm.cli import main
+
+main()

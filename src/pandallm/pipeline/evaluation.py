@@ -1,0 +1,64 @@
+"""Evaluate every model of a recipe, one artifact per model and task, so that a new task scores nothing again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandallm.progress import Progress
+from pandallm.store import Artifact, Work, digest_json
+
+if TYPE_CHECKING:
+    from pandallm.pipeline.run import Run
+
+#: Fields of the evaluation that choose what is asked or how it is summed up; they are not part of a score's key.
+NOT_IN_KEY = {"models", "tasks", "headline", "controls", "confidence", "bits_per_byte", "batch_tokens"}
+
+
+def evaluate_all(run: "Run", models: Mapping[str, tuple[Path, str]], cost: float) -> dict[tuple[str, str], Artifact]:
+    """(model, task) -> artifact; held-out text is scored under the task name `bits per byte`. `cost` is that of one model."""
+    e = run.recipe.evaluate
+    if e is None:
+        return {}
+    jobs: list[tuple[str, list[Any], dict[str, Artifact]]] = [(name, [run.tasks()[name]], {}) for name in e.tasks]
+    if e.bits_per_byte:
+        jobs.append(("bits per byte", [], {c: run.corpus(c) for c in e.bits_per_byte}))
+    done: dict[tuple[str, str], Artifact] = {}
+    for model in e.models:
+        folder, digest = models[model]
+        for name, tasks, corpora in jobs:
+            settings: dict[str, Any] = e.model_dump(mode="json", exclude=NOT_IN_KEY)
+            inputs = {"model": digest}
+            if tasks:
+                task, questions = tasks[0]
+                settings |= {"task": task.model_dump(mode="json", exclude={"files", "title", "source", "licence", "near_chance"}), "model": model}
+                inputs["questions"] = digest_json([q.__dict__ for q in questions])
+            else:
+                settings = {"bits_per_byte": True, "dtype": e.dtype, "model": model}
+                inputs |= {f"corpus:{c}": str(a.manifest["files"]["held_out.parquet"]["sha256"]) for c, a in corpora.items()}
+
+            def make(
+                work: Work,
+                progress: Progress,
+                tasks: list[Any] = tasks,
+                corpora: dict[str, Artifact] = corpora,
+                model: str = model,
+                folder: Path = folder,
+            ) -> Mapping[str, Any]:
+                from pandallm.evaluate.run import evaluate_model
+
+                return evaluate_model(
+                    folder,
+                    model,
+                    tasks,
+                    {c: a.path for c, a in corpora.items()},
+                    e,
+                    work.folder,
+                    device=run.recipe.runtime.device,
+                    threads=run.recipe.runtime.threads,
+                    deadline=run.deadline,
+                    progress=progress,
+                )
+
+            title = f"evaluate {model} on {name}"
+            done[model, name] = run.stage(title, "evaluate", settings, inputs, make, cost=cost / len(jobs), resumes=True)
+    return done

@@ -1,0 +1,393 @@
+"""Recipe -> stages -> run folder. Each stage is looked up in the store by its key and made only where it is missing.
+
+Data is made ready for all stages before the first of them trains; then stages train in order, models are evaluated, the delta is made,
+applied back and verified, and the run folder is written.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pandallm import __version__
+from pandallm.data.spec import CorpusSpec
+from pandallm.errors import BadInput
+from pandallm.pipeline.machine import machine, peak_memory_gib, versions
+from pandallm.pipeline.overall import Overall
+from pandallm.progress import SILENT, Progress
+from pandallm.recipe.load import expand
+from pandallm.recipe.spec import Recipe
+from pandallm.store import Artifact, Store, Work, digest_file, digest_json, write_json
+from pandallm.tasks.spec import TaskSpec
+from pandallm.tasks.types import Question
+from pandallm.train.spec import TrainSpec
+
+#: Version of each kind of stage: raised when the same settings and inputs give other bytes than before.
+VERSIONS = {"world": 1, "clean": 1, "tokenizer": 1, "init": 1, "import": 1, "pack": 1, "train": 1, "evaluate": 1, "delta": 1}
+
+#: Fields of a training stage that shape the packs, not the optimizer.
+PACK_FIELDS = ("epochs", "tokens", "steps", "sequence_length", "batch_sequences")
+
+
+@dataclass
+class StageRecord:
+    """One line of the run's manifest."""
+
+    name: str
+    kind: str
+    artifact: Artifact
+    reused: bool
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "key": self.artifact.key,
+            "digest": self.artifact.digest,
+            "reused": self.reused,
+            "seconds": round(self.seconds, 2),
+            "made_in_seconds": self.artifact.manifest["seconds"],
+            "facts": self.artifact.manifest["facts"],
+        }
+
+
+@dataclass
+class Run:
+    """One run of one recipe. `execute()` does everything; the parts are methods so that verbs can ask for less."""
+
+    recipe: Recipe
+    progress: Progress = SILENT
+    command: str = ""
+    records: list[StageRecord] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        runtime = self.recipe.runtime
+        self.store = Store(Path(runtime.store).expanduser().absolute())
+        self.folder = Path(runtime.runs).expanduser().absolute() / f"{self.recipe.name}-seed{self.recipe.seed}"
+        self.overall = Overall(self.progress)
+        self.started = time.time()
+        self.deadline = time.monotonic() + 60 * runtime.stop_after_minutes if runtime.stop_after_minutes else None
+        self.workers = runtime.workers or os.cpu_count() or 1
+
+    # One stage ------------------------------------------------------------------------------------------------------------------
+
+    def stage(
+        self,
+        name: str,
+        kind: str,
+        settings: Any,
+        inputs: Mapping[str, str],
+        make: Callable[[Work, Progress], Mapping[str, Any] | None],
+        *,
+        cost: float = 0.0,
+        resumes: bool = False,
+    ) -> Artifact:
+        """The artifact of this stage, from the store or made now. `resumes`: `make` goes on from what a killed attempt left."""
+        began = time.time()
+        with self.overall.part(cost) as part:
+            key = Store.key(kind, VERSIONS[kind], settings, inputs)
+            artifact = self.store.find(key)
+            reused = artifact is not None
+            if artifact is None:
+                with self.store.begin(kind, VERSIONS[kind], settings, inputs) as work:
+                    artifact = self.store.find(key)  # another process may have committed while we waited
+                    if artifact is None:
+                        if not resumes:
+                            work.clear()
+                        artifact = work.commit(make(work, part))
+            seconds = time.time() - began
+            self.records.append(StageRecord(name, kind, artifact, reused, seconds))
+            self.progress.say(f"{name}: {'reused from the store' if reused else f'done in {seconds:.1f} s'}")
+            self._write_manifest("running")
+        return artifact
+
+    # Data -----------------------------------------------------------------------------------------------------------------------
+
+    def variables(self) -> dict[str, str]:
+        """What ${name} stands for in `files`."""
+        values = dict(self.recipe.paths)
+        if self.recipe.world:
+            values["world"] = str(self.world().path)
+        return values
+
+    def world(self) -> Artifact:
+        """The synthetic world of the recipe (made once)."""
+        if not hasattr(self, "_world"):
+            assert self.recipe.world is not None
+            spec = self.recipe.world
+
+            def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+                from pandallm.microworld.make import make_world
+
+                return make_world(spec, self.recipe.seed, work.folder, progress=progress)
+
+            settings = {"world": spec.model_dump(mode="json"), "seed": self.recipe.seed}
+            self._world = self.stage("world", "world", settings, {}, make)
+        return self._world
+
+    def tasks(self) -> dict[str, tuple[TaskSpec, list[Question]]]:
+        """Evaluated tasks and their questions (all of them; limits are the evaluation's), read once."""
+        if not hasattr(self, "_tasks"):
+            names = list(self.recipe.evaluate.tasks) if self.recipe.evaluate else []
+            for corpus in self.recipe.corpora.values():
+                names += [t for t in (corpus.decontaminate.against if corpus.decontaminate else ()) if t not in names]
+            self._tasks = {name: self._read_task(name) for name in names}
+        return self._tasks
+
+    def _read_task(self, name: str) -> tuple[TaskSpec, list[Question]]:
+        from pandallm.data.files import resolve_files
+        from pandallm.tasks.load import load_task
+        from pandallm.tasks.read import read_questions
+
+        where = f"tasks.{name}"
+        given = self.recipe.tasks.get(name, "")
+        location = expand(given, self.variables(), where) if given else ""
+        task = load_task(location if location.endswith((".yaml", ".yml")) else name)
+        pattern = location if location and not location.endswith((".yaml", ".yml")) else task.files
+        if not pattern:
+            raise BadInput(f"Task '{name}' has no files here; add them to the recipe, for example tasks.{name}=FILE.")
+        base = Path(location).parent if location.endswith((".yaml", ".yml")) else Path.cwd()
+        files = resolve_files(str(base / expand(pattern, self.variables(), where)), where)
+        return task, read_questions(task, files)
+
+    def corpus(self, name: str) -> Artifact:
+        """The cleaned corpus of this name (made once)."""
+        made: dict[str, Artifact] = self.__dict__.setdefault("_corpora", {})
+        if name not in made:
+            made[name] = self._clean(name, self.recipe.corpora[name])
+        return made[name]
+
+    def _clean(self, name: str, spec: CorpusSpec) -> Artifact:
+        from pandallm.data.clean import clean_corpus
+        from pandallm.data.files import resolve_files
+        from pandallm.tasks.read import task_texts
+
+        variables, files = self.variables(), {}
+        for source, s in spec.sources.items():
+            where = f"corpora.{name}.sources.{source}.files"
+            patterns = [s.files] if isinstance(s.files, str) else list(s.files)
+            files[source] = resolve_files([str(Path.cwd() / expand(p, variables, where)) for p in patterns], where)
+        against = spec.decontaminate.against if spec.decontaminate else ()
+        contamination = {task: task_texts(self.tasks()[task][1]) for task in against}
+        settings = spec.model_dump(mode="json", exclude={"packing": True, "sources": {"__all__": {"files", "share", "max_epochs", "licence"}}})
+        inputs = {f"{source}/{i}": digest_file(p) for source, paths in files.items() for i, p in enumerate(paths)}
+        inputs |= {f"task:{task}": digest_json(texts) for task, texts in contamination.items()}
+
+        def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+            return clean_corpus(name, spec, files, work.folder, contamination=contamination, workers=self.workers, progress=progress)
+
+        return self.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make)
+
+    # Models ---------------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> tuple[Path, str]:
+        """Folder and digest of the model that exists before any training here: imported, or initialised from scratch."""
+        if not hasattr(self, "_start"):
+            base = self.recipe.base
+            if base.scratch:
+                artifact = self._initialise()
+            else:
+                artifact = self._import()
+            self._start = (artifact.path / "model", artifact.digest)
+        return self._start
+
+    def _import(self) -> Artifact:
+        base = self.recipe.base
+
+        def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+            from pandallm.model.folder import import_folder
+            from pandallm.model.gguf import import_gguf
+
+            if base.gguf:
+                return import_gguf(base.gguf, work.folder / "model")
+            assert base.model is not None
+            return import_folder(base.model, base.revision, work.folder / "model")
+
+        inputs = {}
+        if base.model and Path(base.model).is_dir():
+            from pandallm.model.folder import check_model_folder
+            from pandallm.store import digest_folder
+
+            check_model_folder(Path(base.model))
+            inputs, settings = {"folder": digest_folder(Path(base.model))}, {}
+        elif base.gguf:
+            from pandallm.model.gguf import find_gguf
+
+            inputs, settings = {"gguf": digest_file(find_gguf(base.gguf))}, {}
+        else:
+            settings = {"model": base.model, "revision": base.revision}
+        return self.stage("import base", "import", settings, inputs, make)
+
+    def _initialise(self) -> Artifact:
+        scratch = self.recipe.base.scratch
+        assert scratch is not None
+        corpora = scratch.tokenizer.corpora or tuple(self.recipe.corpora)
+        cleaned = {c: self.corpus(c) for c in corpora}
+
+        def make_tokenizer(work: Work, progress: Progress) -> Mapping[str, Any]:
+            from pandallm.data.vocabulary import train_tokenizer
+
+            return train_tokenizer(scratch.tokenizer, [a.path for a in cleaned.values()], work.folder / "tokenizer", progress=progress)
+
+        vocabulary = scratch.tokenizer.model_dump(mode="json", exclude={"corpora"})
+        tokenizer = self.stage("train tokenizer", "tokenizer", vocabulary, {c: a.digest for c, a in cleaned.items()}, make_tokenizer)
+
+        def make_model(work: Work, progress: Progress) -> Mapping[str, Any]:
+            from pandallm.model.scratch import init_scratch
+
+            return init_scratch(scratch.architecture, tokenizer.path / "tokenizer", work.folder / "model", self.recipe.seed)
+
+        settings = {"architecture": scratch.architecture.model_dump(mode="json"), "seed": self.recipe.seed}
+        return self.stage("initialise base", "init", settings, {"tokenizer": tokenizer.digest}, make_model)
+
+    def plans(self) -> dict[str, tuple[TrainSpec, str, str | None]]:
+        """Training stages in order: name -> (settings, corpus, the stage it starts from; None for the first pretraining of a base)."""
+        plans: dict[str, tuple[TrainSpec, str, str | None]] = {}
+        if scratch := self.recipe.base.scratch:
+            plans["base"] = (scratch.train, scratch.train.corpus, None)
+        for name, stage in self.recipe.stages.items():
+            plans[name] = (stage, stage.corpus, stage.from_)
+        return plans
+
+    def packs(self, name: str, spec: TrainSpec, corpus: str) -> Artifact:
+        """Token packs of one stage, in the order in which it reads them."""
+        cleaned, c = self.corpus(corpus), self.recipe.corpora[corpus]
+        folder, _ = self.start()
+        mix = {s: {"share": v.share, "max_epochs": v.max_epochs} for s, v in c.sources.items()}
+        settings = {**spec.model_dump(mode="json", include=set(PACK_FIELDS)), "packing": c.packing, "mix": mix, "seed": self.recipe.seed}
+
+        def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+            from pandallm.data.pack import pack_corpus
+
+            return pack_corpus(
+                cleaned.path,
+                folder,
+                work.folder,
+                packing=c.packing,
+                sources=c.sources,
+                seed=self.recipe.seed,
+                workers=self.workers,
+                progress=progress,
+                **{f: getattr(spec, f) for f in PACK_FIELDS},
+            )
+
+        inputs = {"corpus": cleaned.digest, "tokenizer": _tokenizer_digest(folder)}
+        return self.stage(f"pack {name}", "pack", settings, inputs, make)
+
+    def train(self, name: str, spec: TrainSpec, packs: Artifact, start: tuple[Path, str], cost: float) -> tuple[Path, str]:
+        """Train one stage from the model `start` (folder, digest)."""
+        runtime = self.recipe.runtime
+        settings = spec.model_dump(mode="json", exclude={*PACK_FIELDS, "from_", "corpus"}) | {"seed": self.recipe.seed}
+
+        def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+            from pandallm.train.loop import train_stage
+
+            return train_stage(
+                start[0],
+                packs.path,
+                spec,
+                work.folder,
+                seed=self.recipe.seed,
+                device=runtime.device,
+                threads=runtime.threads,
+                save_every_seconds=runtime.save_every_seconds,
+                deadline=self.deadline,
+                deterministic=runtime.deterministic,
+                progress=progress,
+                name=f"train {name}",
+            )
+
+        inputs = {"packs": packs.digest, "start": start[1]}
+        artifact = self.stage(f"train {name}", "train", settings, inputs, make, cost=cost, resumes=True)
+        return artifact.path / "model", artifact.digest
+
+    # The whole ------------------------------------------------------------------------------------------------------------------
+
+    def execute(self) -> dict[str, Any]:
+        """Do everything the recipe says and write the run folder. Returns the content of scores.json (empty without evaluation)."""
+        from pandallm.pipeline.evaluation import evaluate_all
+        from pandallm.pipeline.release import release
+        from pandallm.pipeline.run_folder import write_run_folder
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.recipe.evaluate:
+            self.tasks()  # a missing benchmark file is told before anything is trained
+        plans = self.plans()
+        for _, corpus, _ in plans.values():
+            self.corpus(corpus)
+        for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
+            self.corpus(corpus)
+        packs = {name: self.packs(name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
+        training = {name: 3.0 * a.manifest["facts"]["exposed_tokens"] for name, a in packs.items()}
+        scoring = self._scoring_cost()
+        models: dict[str, tuple[Path, str]] = {}
+        if not self.recipe.base.scratch:
+            models["base"] = self.start()
+        with self.overall.whole(sum(training.values()) + scoring * len(self._evaluated_models())):
+            for name, (spec, _, origin) in plans.items():
+                models[name] = self.train(name, spec, packs[name], models[origin] if origin else self.start(), training[name])
+            evaluations = evaluate_all(self, models, scoring)
+        delta = release(self, models)
+        scores = write_run_folder(self, packs, models, evaluations, delta)
+        self._write_manifest("complete")
+        return scores
+
+    def _evaluated_models(self) -> Sequence[str]:
+        return self.recipe.evaluate.models if self.recipe.evaluate else ()
+
+    def _scoring_cost(self) -> float:
+        """Rough forward tokens of one model's evaluation: characters of what is asked, a token each."""
+        e = self.recipe.evaluate
+        if not e:
+            return 0.0
+        cost = 0.0
+        for name in e.tasks:
+            task, questions = self.tasks()[name]
+            mean = sum(len(q.context) + len(q.question) + sum(map(len, q.options)) for q in questions) / max(len(questions), 1)
+            prompts = len(task.prompts) if e.prompts == "all" else len(e.prompts)
+            for method in e.methods:
+                limit = getattr(e.limit, method)
+                n = min(len(questions), limit) if limit else len(questions)
+                cost += n * prompts * (mean + 20) * (1 if method == "likelihood" else 2)
+        return cost
+
+    def _write_manifest(self, state: str) -> None:
+        write_json(
+            self.folder / "manifest.json",
+            {
+                "name": self.recipe.name,
+                "seed": self.recipe.seed,
+                "state": state,
+                "pandallm": __version__,
+                "versions": versions(),
+                "machine": machine(),
+                "peak_memory_gib": peak_memory_gib(),
+                "command": self.command,
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+                "seconds": round(time.time() - self.started, 1),
+                "stages": [r.to_json() for r in self.records],
+            },
+        )
+
+
+def _tokenizer_digest(folder: Path) -> str:
+    """Digest of the files that decide token ids (not of the weights beside them)."""
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json")
+    return digest_json({n: digest_file(folder / n) for n in names if (folder / n).is_file()})
+
+
+def link_folder(target: Path, link: Path) -> None:
+    """A relative symbolic link, or a copy where the system has none."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        shutil.rmtree(link)
+    try:
+        link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+    except OSError:
+        shutil.copytree(target, link)

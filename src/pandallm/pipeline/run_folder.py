@@ -1,0 +1,65 @@
+"""Write what a run shows into its folder: small files, copied; models, linked."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pandallm.store import Artifact, read_jsonl, write_json, write_jsonl, write_text
+
+if TYPE_CHECKING:
+    from pandallm.pipeline.run import Run
+
+
+def write_run_folder(
+    run: "Run",
+    packs: Mapping[str, Artifact],
+    models: Mapping[str, tuple[Path, str]],
+    evaluations: Mapping[tuple[str, str], Artifact],
+    delta: Artifact | None,
+) -> dict[str, Any]:
+    """Fill the run folder by the contract in docs/design.md. Returns scores.json."""
+    from pandallm.evaluate.summary import summarize
+    from pandallm.pipeline.run import link_folder
+
+    folder = run.folder
+    settings = run.recipe.model_dump(mode="json", by_alias=True, exclude={"runtime", "paths"}, exclude_none=True)
+    write_text(folder / "recipe.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    for name, artifact in packs.items():
+        copy(artifact.path / "pack.json", folder / "ledgers" / f"pack-{name}.json")
+    for record in run.records:
+        if record.kind == "clean":
+            copy(record.artifact.path / "ledger.json", folder / "ledgers" / f"{record.name.removeprefix('clean ')}.json")
+        elif record.kind == "train":
+            copy(record.artifact.path / "logs" / "metrics.jsonl", folder / "metrics" / f"{record.name.removeprefix('train ')}.jsonl")
+    for name, (path, _) in models.items():
+        link_folder(path, folder / "models" / name)
+    if delta:
+        write_json(folder / "delta.json", delta.manifest["facts"])
+        link_folder(delta.path / "delta", folder / "delta")
+    e = run.recipe.evaluate
+    if e is None:
+        return {}
+    rows = [row for a in evaluations.values() for row in read_lines(a.path / "rows.jsonl")]
+    bits = [row for a in evaluations.values() for row in read_lines(a.path / "bits_per_byte.jsonl")]
+    write_jsonl(folder / "rows.jsonl", rows)
+    write_jsonl(folder / "bits_per_byte.jsonl", bits)
+    scored = {(row["task"], row["id"]) for row in rows}
+    tasks = {name: run.tasks()[name] for name in e.tasks}
+    questions = [q for _, qs in tasks.values() for q in qs if (q.task, q.id) in scored]
+    write_jsonl(folder / "questions.jsonl", [{**q.__dict__, "options": list(q.options)} for q in questions])
+    write_json(folder / "tasks.json", {name: task.model_dump(mode="json", exclude={"files"}) for name, (task, _) in tasks.items()})
+    scores = summarize(rows, bits, questions, {name: task for name, (task, _) in tasks.items()}, e)
+    write_json(folder / "scores.json", scores)
+    return scores
+
+
+def copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def read_lines(path: Path) -> list[Any]:
+    return list(read_jsonl(path)) if path.is_file() else []

@@ -1,0 +1,116 @@
+"""What a finished run or evaluation prints."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pandallm.store import read_json
+
+if TYPE_CHECKING:
+    from pandallm.pipeline.run import Run
+
+
+def summary(run: "Run") -> dict[str, Any]:
+    """The JSON object with which `panda run --json` ends."""
+    manifest = read_json(run.folder / "manifest.json")
+    scores = read_json(run.folder / "scores.json") if run.recipe.evaluate else {}
+    delta = read_json(run.folder / "delta.json") if run.recipe.release else None
+    return {
+        "name": run.recipe.name,
+        "seed": run.recipe.seed,
+        "run": str(run.folder),
+        "report": str(run.folder / "report.html") if run.recipe.evaluate else None,
+        "seconds": manifest["seconds"],
+        "peak_memory_gib": manifest["peak_memory_gib"],
+        "reused": [s["name"] for s in manifest["stages"] if s["reused"]],
+        "made": [s["name"] for s in manifest["stages"] if not s["reused"]],
+        "headline": scores.get("headline"),
+        "bits_per_byte": scores.get("bits_per_byte", []),
+        "bits_per_byte_changes": scores.get("bits_per_byte_changes", []),
+        "delta": delta,
+    }
+
+
+def print_summary(result: dict[str, Any]) -> None:
+    """The end of `panda run` for people."""
+    console = Console()
+    scores = read_json_or_none(result)
+    if headline := result["headline"]:
+        table = Table(title="Headline accuracy (95 % intervals, clustered)" if scores is None else headline_title(scores))
+        for column in ("model", "accuracy", "interval", "n", "clusters"):
+            table.add_column(column, justify="left" if column == "model" else "right")
+        for name, value in [*((k, v) for k, v in headline.items() if k != "controls"), *headline.get("controls", {}).items()]:
+            label = f"control: {name}" if name in headline.get("controls", {}) else name
+            table.add_row(label, percent(value["accuracy"]), interval(value), str(value.get("n", "")), str(value.get("clusters", "")))
+        console.print(table)
+    elif scores:
+        print_scores(scores)
+    if bits := result["bits_per_byte"]:
+        table = Table(title="Bits per byte of held-out text")
+        for column in ("model", "language", "source", "bits per byte", "interval", "documents"):
+            table.add_column(column)
+        for row in bits:
+            if row["source"] in (None, "all"):
+                table.add_row(
+                    row["model"],
+                    row["language"],
+                    row["source"] or "all",
+                    f"{row['bits_per_byte']:.3f}",
+                    f"{row['low']:.3f} - {row['high']:.3f}",
+                    str(row["documents"]),
+                )
+        console.print(table)
+    if delta := result["delta"]:
+        verified = "applied back and verified bit for bit" if delta.get("verified") else "NOT verified"
+        console.print(f"Delta: {delta['bytes'] / 1e6:.1f} MB, {delta['ratio']:.0%} of the model; {verified}.")
+    if result["reused"]:
+        kept = ", ".join(result["reused"]) if len(result["reused"]) <= 8 else f"{len(result['reused'])} stages"
+        console.print(f"Reused from the store: {kept}.", highlight=False)
+    memory = f", peak memory {result['peak_memory_gib']} GiB" if result["peak_memory_gib"] else ""
+    console.print(f"{result['seconds']:.0f} s{memory}.", highlight=False)
+    if result["report"]:
+        console.print(f"Report: {result['report']}", highlight=False, soft_wrap=True)
+
+
+def read_json_or_none(result: dict[str, Any]) -> Any:
+    from pathlib import Path
+
+    path = Path(result["run"]) / "scores.json"
+    return read_json(path) if path.is_file() else None
+
+
+def headline_title(scores: dict[str, Any]) -> str:
+    select = scores.get("headline_definition") or {}
+    what = ", ".join(select.get("tasks", []))
+    return f"Headline: accuracy on {what} ({scores['confidence']:.0%} intervals, clustered)"
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """The score table of an evaluation."""
+    table = Table(title=f"Accuracy ({scores['confidence']:.0%} intervals, clustered)")
+    for column in ("model", "task", "prompt", "method", "accuracy", "interval", "n", "chance", "constant", "unparsed", ""):
+        table.add_column(column)
+    for row in scores["table"]:
+        table.add_row(
+            row["model"],
+            row["task"] + (f" ({row['group']})" if row.get("group") else ""),
+            row["prompt"],
+            row["method"],
+            percent(row["accuracy"]),
+            interval(row),
+            str(row["n"]),
+            percent(row["chance"]),
+            percent(row["constant"]),
+            percent(row["unparsed"]) if row.get("unparsed") is not None else "",
+            "near chance" if row.get("near_chance") else "",
+        )
+    Console().print(table)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def interval(row: dict[str, Any]) -> str:
+    return f"{100 * row['low']:.1f} - {100 * row['high']:.1f}"
