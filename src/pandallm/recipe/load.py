@@ -126,6 +126,13 @@ def _sentence(error: ValidationError, document: Document, overridden: Mapping[tu
         path.append(first["ctx"]["field"])
     # pydantic puts the tag of a union and the alias's Python name into the path; the file knows neither.
     field = ".".join(str(p) for p in path)
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        known = [w.strip("'") for w in first["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        message = f"'{first['input']}' is not known.{nearest(first['input'], known)}"
+    if first["type"] == "union_tag_invalid":
+        known = [w.strip("'") for w in first["ctx"]["expected_tags"].split(", ")]
+        tag = str(first["ctx"]["tag"])
+        message = f"kind '{tag}' is not known.{nearest(tag, known)}"
     if first["type"] == "missing":
         message = "is required but missing"
         field, path = field, path[:-1] or path
