@@ -6,7 +6,9 @@ from pydantic import Field
 
 from pandallm.spec import Spec
 
-AdapterName = Literal["text", "wiki", "news", "baike_qa", "webtext_qa", "translation", "alpaca", "exam", "coig", "conversations"]
+AdapterName = Literal[
+    "text", "wiki", "news", "baike_qa", "webtext_qa", "translation", "alpaca", "exam", "coig", "conversations"
+]
 
 
 class NormalizeStep(Spec):
@@ -25,7 +27,7 @@ class LengthStep(Spec):
 
 
 class LanguageStep(Spec):
-    """Drop examples whose script is not wanted: `zh` needs Han characters, `en` Latin letters (share of letters >= min_share)."""
+    """Drop examples whose script is not wanted: `zh` needs Han, `en` Latin letters (share of all letters >= min_share)."""
 
     kind: Literal["language"] = "language"
     keep: tuple[str, ...] = ("zh", "en")
@@ -33,7 +35,7 @@ class LanguageStep(Spec):
 
 
 class RepetitionStep(Spec):
-    """Drop examples in which one character 5-gram makes up more than `max_share` of the text (Gopher's rule on characters)."""
+    """Drop examples of which one character 5-gram makes up more than `max_share` (Gopher's rule on characters)."""
 
     kind: Literal["repetition"] = "repetition"
     max_share: float = 0.2
@@ -66,16 +68,16 @@ Dedup = Annotated[ExactDedup | MinhashDedup | NoDedup, Field(discriminator="kind
 
 
 class DecontaminateSpec(Spec):
-    """Drop examples that share `ngram_chars` characters in a row (NFKC, punctuation and blanks out) with a benchmark's text."""
+    """Drop examples that share `ngram_chars` characters in a row (NFKC, punctuation and blanks out) with a benchmark."""
 
     against: tuple[str, ...] = ()
-    ngram_chars: int = Field(13, ge=4)
+    ngram_chars: int = Field(default=13, ge=4)
 
 
 class HeldOutSpec(Spec):
     """Documents kept from training for bits per byte, chosen by content hash after dedup, per corpus and source."""
 
-    documents: int = Field(0, ge=0)  # per source
+    documents: int = Field(default=0, ge=0)  # per source
 
 
 class SourceSpec(Spec):
@@ -86,9 +88,9 @@ class SourceSpec(Spec):
     options: dict[str, str] = Field(default_factory=dict)  # adapter's own, e.g. {direction: en-zh}
     language: str = "zh"
     licence: str = ""
-    share: float | None = Field(None, gt=0)
-    max_epochs: float = Field(4.0, gt=0)  # how often at most a source may be repeated to reach its share
-    max_records: int | None = Field(None, gt=0)
+    share: float | None = Field(default=None, gt=0)
+    max_epochs: float = Field(default=4.0, gt=0)  # how often at most a source may be repeated to reach its share
+    max_records: int | None = Field(default=None, gt=0)
     clean: tuple[CleanStep, ...] | None = None  # instead of the corpus's
 
 
@@ -104,7 +106,7 @@ class CorpusSpec(Spec):
 
 
 class VocabularySpec(Spec):
-    """A tokenizer trained from scratch on some corpora: BPE with byte fallback, saved as a Hugging Face fast tokenizer."""
+    """A tokenizer trained from scratch on some corpora: BPE with byte fallback, a Hugging Face fast tokenizer."""
 
     size: int = Field(gt=300)
     corpora: tuple[str, ...] = ()
