@@ -1,6 +1,6 @@
 """Write constraints.txt: the exact versions, installed here, of everything that pandallm and its extras need.
 
-    python tools/lock.py            # after installing pandallm[dev,gguf] the way you want it locked
+python tools/lock.py            # after installing pandallm[dev,gguf] the way you want it locked
 """
 
 import re

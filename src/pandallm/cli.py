@@ -36,7 +36,9 @@ def version(value: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     pass
@@ -51,16 +53,22 @@ def split_arguments(arguments: list[str] | None) -> tuple[str | None, list[str]]
         elif recipe is None and not overrides:
             recipe = argument
         else:
-            raise BadInput(f"'{argument}' is neither the recipe (which comes first) nor an override; write field.field=value.")
+            raise BadInput(
+                f"'{argument}' is neither the recipe (which comes first) nor an override; write field.field=value."
+            )
     return recipe, overrides
 
 
 @app.command()
 def run(
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [a.b.c=value]...", show_default=False)] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE] [a.b.c=value]...", show_default=False)
+    ] = None,
     json_: AsJson = False,
     quiet: Quiet = False,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Leave question and answer texts out of the report.")] = False,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Leave question and answer texts out of the report.")
+    ] = False,
 ) -> None:
     """Run a recipe: data, training, evaluation, delta, report. Reuses whatever is in the store.
 
@@ -77,10 +85,9 @@ def run(
 
     with progress(quiet) as shown:
         job = Run(recipe, shown, command=shlex.join(["panda", *sys.argv[1:]]))
-        with locked(job.folder):
-            job.execute()
-            if recipe.evaluate:
-                write_report(job.folder, text=not no_text)
+        job.execute()
+        if recipe.evaluate:
+            write_report(job.folder, text=not no_text)
     result = summary(job)
     if json_:
         print(json.dumps(result, ensure_ascii=False))
@@ -90,7 +97,9 @@ def run(
 
 @app.command()
 def check(
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [a.b.c=value]...", show_default=False)] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE] [a.b.c=value]...", show_default=False)
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Check a recipe without running it: types, names, duplicate keys. Errors name file, line and field.
@@ -102,7 +111,11 @@ def check(
     name, overrides = split_arguments(arguments)
     recipe = load_recipe(name, overrides)
     if json_:
-        print(json.dumps({"ok": True, "recipe": str(find_recipe(name)), "name": recipe.name, "stages": list(recipe.stages)}))
+        print(
+            json.dumps(
+                {"ok": True, "recipe": str(find_recipe(name)), "name": recipe.name, "stages": list(recipe.stages)}
+            )
+        )
     else:
         print(f"{find_recipe(name)}: ok ({recipe.name}: {len(recipe.corpora)} corpora, {len(recipe.stages)} stages)")
 
@@ -121,11 +134,17 @@ def schema() -> None:
 @app.command(name="eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="Hugging Face model folder (Llama, Qwen, ...)")],
-    tasks: Annotated[str, typer.Option(help="Task names, comma-separated: c3-m, c3-d, logiqa2-zh, or a task's YAML file")],
-    data: Annotated[list[str] | None, typer.Option(help="File of the task's questions; once per task, in order", show_default=False)] = None,
+    tasks: Annotated[
+        str, typer.Option(help="Task names, comma-separated: c3-m, c3-d, logiqa2-zh, or a task's YAML file")
+    ],
+    data: Annotated[
+        list[str] | None, typer.Option(help="File of the task's questions; once per task, in order", show_default=False)
+    ] = None,
     prompts: Annotated[str, typer.Option(help="Prompt names, comma-separated, or all")] = "all",
     methods: Annotated[str, typer.Option(help="likelihood, generation, or both, comma-separated")] = "likelihood",
-    limit: Annotated[int | None, typer.Option(min=1, help="Score a fixed random sample of this many questions per task")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Score a fixed random sample of this many questions per task")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for per-question rows and scores (must not exist)")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1)] = None,
@@ -217,7 +236,9 @@ def delta_inspect(delta: Path, json_: AsJson = False) -> None:
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, such as runs/microworld-seed1")],
     out: Annotated[Path | None, typer.Option(help="HTML file to write")] = None,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Ids, choices and scores only; no question or answer text")] = False,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Ids, choices and scores only; no question or answer text")
+    ] = False,
 ) -> None:
     """Write report.html of a finished run again.
 
@@ -276,27 +297,6 @@ def limit_threads(threads: int | None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-class locked:
-    """Only one process writes a run folder at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        from filelock import FileLock
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._lock = folder, FileLock(str(folder / ".lock"))
-
-    def __enter__(self) -> None:
-        from filelock import Timeout
-
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise PandaError(f"Another `panda run` is writing {self._folder}; wait for it or stop it.") from None
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
 
 
 def main(arguments: list[str] | None = None) -> None:

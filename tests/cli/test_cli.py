@@ -37,7 +37,11 @@ def panda(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = panda(capsys, *arguments)
@@ -53,7 +57,19 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 def test_help_is_quick_to_import_and_shows_an_example_per_verb(capsys: pytest.CaptureFixture[str]) -> None:
     code = "import sys; import pandallm.cli; bad = {'torch', 'transformers', 'pyarrow', 'scipy', 'altair'} & set(sys.modules); assert not bad, bad"
     subprocess.run([sys.executable, "-c", code], check=True)
-    for verb in ("run", "check", "schema", "eval", "report", "verify", "chat", "delta make", "delta apply", "delta verify", "delta inspect"):
+    for verb in (
+        "run",
+        "check",
+        "schema",
+        "eval",
+        "report",
+        "verify",
+        "chat",
+        "delta make",
+        "delta apply",
+        "delta verify",
+        "delta inspect",
+    ):
         status, out, _ = panda(capsys, *verb.split(), "--help")
         assert status == 0
         assert f"Example: panda {verb}" in out

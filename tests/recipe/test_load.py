@@ -40,7 +40,14 @@ def test_a_recipe_is_read_and_paths_are_relative_to_it(tmp_path: Path, monkeypat
 
 
 def test_overrides_reach_any_field_and_a_budget_replaces_the_other(tmp_path: Path) -> None:
-    recipe = load(tmp_path, GOOD, "seed=7", "stages.pretrain.steps=3", "stages.pretrain.optimizer.betas=[0.9, 0.95]", "evaluate.models.1=base")
+    recipe = load(
+        tmp_path,
+        GOOD,
+        "seed=7",
+        "stages.pretrain.steps=3",
+        "stages.pretrain.optimizer.betas=[0.9, 0.95]",
+        "evaluate.models.1=base",
+    )
     assert recipe.seed == 7
     assert (recipe.stages["pretrain"].steps, recipe.stages["pretrain"].epochs) == (3, None)
     assert recipe.stages["pretrain"].optimizer.betas == (0.9, 0.95)
@@ -51,23 +58,43 @@ def test_overrides_reach_any_field_and_a_budget_replaces_the_other(tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("corpus: chinese", "corpus: chinees"), r"r\.yaml:11: stages\.pretrain\.corpus: unknown corpus 'chinees'\. Did you mean 'chinese'\?"),
-        (("epochs: 1", "epoch: 1"), r"r\.yaml:12: stages\.pretrain\.epoch: unknown field 'epoch'\. Did you mean 'epochs'\?"),
+        (
+            ("corpus: chinese", "corpus: chinees"),
+            r"r\.yaml:11: stages\.pretrain\.corpus: unknown corpus 'chinees'\. Did you mean 'chinese'\?",
+        ),
+        (
+            ("epochs: 1", "epoch: 1"),
+            r"r\.yaml:12: stages\.pretrain\.epoch: unknown field 'epoch'\. Did you mean 'epochs'\?",
+        ),
         (("lr: 1e-5", "lr: fast"), r"r\.yaml:13: stages\.pretrain\.optimizer\.lr: Input should be a valid number"),
         (("adapter: wiki", "adapter: wikki"), r"r\.yaml:7: .*adapter: 'wikki' is not known\. Did you mean 'wiki'\?"),
-        (("from: base", "from: bass"), r"r\.yaml:10: stages\.pretrain\.from: unknown stage 'bass'\. Did you mean 'base'\?"),
-        (("[base, pretrain]", "[base, pretrian]"), r"r\.yaml:14: evaluate\.models\.1: unknown model 'pretrian'\. Did you mean 'pretrain'\?"),
+        (
+            ("from: base", "from: bass"),
+            r"r\.yaml:10: stages\.pretrain\.from: unknown stage 'bass'\. Did you mean 'base'\?",
+        ),
+        (
+            ("[base, pretrain]", "[base, pretrian]"),
+            r"r\.yaml:14: evaluate\.models\.1: unknown model 'pretrian'\. Did you mean 'pretrain'\?",
+        ),
         (("tasks: []", "tasks: [c3m]"), r"r\.yaml:14: evaluate\.tasks\.0: unknown task 'c3m'\. Did you mean 'c3-m'\?"),
         (("${data}", "${dta}"), r"r\.yaml:7: .*files: unknown variable 'dta'\. Did you mean 'data'\?"),
-        (("    epochs: 1", "    epochs: 1\n    epochs: 2"), r"r\.yaml:13: 'stages\.pretrain\.epochs' is given twice \(first on line 12\)"),
-        (("    epochs: 1", "    epochs: 1\n    tokens: 5"), r"give exactly one of epochs, tokens, steps \(given: epochs, tokens\)"),
+        (
+            ("    epochs: 1", "    epochs: 1\n    epochs: 2"),
+            r"r\.yaml:13: 'stages\.pretrain\.epochs' is given twice \(first on line 12\)",
+        ),
+        (
+            ("    epochs: 1", "    epochs: 1\n    tokens: 5"),
+            r"give exactly one of epochs, tokens, steps \(given: epochs, tokens\)",
+        ),
         (("base: {model: some/llama}", "base: {}"), r"r\.yaml:3: base: give exactly one of model, gguf, scratch"),
         (("name: small\n", ""), r"name: is required but missing"),
         (("name: small", "name: [small"), r"r\.yaml:\d+: not valid YAML"),
         (("name: small", "name: ../up"), r"r\.yaml:1: name: String should match pattern"),
     ],
 )
-def test_mistakes_are_named_with_line_field_and_the_nearest_name(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+def test_mistakes_are_named_with_line_field_and_the_nearest_name(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
     assert change[0] in GOOD
     with pytest.raises(BadInput, match=message) as e:
         load(tmp_path, GOOD.replace(*change))
@@ -77,7 +104,10 @@ def test_mistakes_are_named_with_line_field_and_the_nearest_name(tmp_path: Path,
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stages.pretrain.stepz=3", r"override 'stages\.pretrain\.stepz=3': .*unknown field 'stepz'\. Did you mean 'steps'\?"),
+        (
+            "stages.pretrain.stepz=3",
+            r"override 'stages\.pretrain\.stepz=3': .*unknown field 'stepz'\. Did you mean 'steps'\?",
+        ),
         ("seed=abc", r"override 'seed=abc': seed: Input should be a valid integer"),
         ("seed", r"'seed' is not an override"),
         ("name.x=1", r"'name' holds a value, not fields"),

@@ -12,7 +12,11 @@ def prompt_ids(tokenizer: Any, turns: list[dict[str, str]]) -> list[int]:
     if tokenizer.chat_template:
         text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         return list(tokenizer.encode(text, add_special_tokens=False))
-    ids: list[int] = [] if tokenizer.bos_token_id is None or not getattr(tokenizer, "add_bos_token", False) else [tokenizer.bos_token_id]
+    ids: list[int] = (
+        []
+        if tokenizer.bos_token_id is None or not getattr(tokenizer, "add_bos_token", False)
+        else [tokenizer.bos_token_id]
+    )
     for turn in turns:
         text = turn["content"].replace("\\n", "\n")
         ids += tokenizer.encode(text, add_special_tokens=False)

@@ -50,7 +50,9 @@ def evaluate_folder(
         base = Path(name).parent if name.endswith((".yaml", ".yml")) else Path()
         pattern = data[i] if i < len(data) else (data[-1] if data else (str(base / task.files) if task.files else ""))
         if not pattern:
-            raise BadInput(f"Task '{name}' needs its questions: give the file with --data ({task.source or 'see the task'}).")
+            raise BadInput(
+                f"Task '{name}' needs its questions: give the file with --data ({task.source or 'see the task'})."
+            )
         loaded.append((task, read_questions(task, resolve_files(str(Path(pattern).absolute()), f"--data of {name}"))))
     try:
         spec = EvaluateSpec.model_validate(
@@ -67,7 +69,9 @@ def evaluate_folder(
         raise BadInput(f"--{first['loc'][0]}: {first['msg']}.") from None
     work = Path(tempfile.mkdtemp(prefix="panda-eval-", dir=out.parent if out and out.parent.is_dir() else None))
     try:
-        evaluate_model(model, model.name, loaded, {}, spec, work, device=device, threads=threads, deadline=None, progress=progress)
+        evaluate_model(
+            model, model.name, loaded, {}, spec, work, device=device, threads=threads, deadline=None, progress=progress
+        )
         rows = list(read_jsonl(work / "rows.jsonl"))
         questions = [q for _, qs in loaded for q in qs]
         scores = cast(dict[str, Any], summarize(rows, [], questions, {t.name: t for t, _ in loaded}, spec))

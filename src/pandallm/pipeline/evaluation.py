@@ -30,11 +30,18 @@ def evaluate_all(run: "Run", models: Mapping[str, tuple[Path, str]], cost: float
             inputs = {"model": digest}
             if tasks:
                 task, questions = tasks[0]
-                settings |= {"task": task.model_dump(mode="json", exclude={"files", "title", "source", "licence", "near_chance"}), "model": model}
+                settings |= {
+                    "task": task.model_dump(
+                        mode="json", exclude={"files", "title", "source", "licence", "near_chance"}
+                    ),
+                    "model": model,
+                }
                 inputs["questions"] = digest_json([q.__dict__ for q in questions])
             else:
                 settings = {"bits_per_byte": True, "dtype": e.dtype, "model": model}
-                inputs |= {f"corpus:{c}": str(a.manifest["files"]["held_out.parquet"]["sha256"]) for c, a in corpora.items()}
+                inputs |= {
+                    f"corpus:{c}": str(a.manifest["files"]["held_out.parquet"]["sha256"]) for c, a in corpora.items()
+                }
 
             def make(
                 work: Work,
@@ -60,5 +67,7 @@ def evaluate_all(run: "Run", models: Mapping[str, tuple[Path, str]], cost: float
                 )
 
             title = f"evaluate {model} on {name}"
-            done[model, name] = run.stage(title, "evaluate", settings, inputs, make, cost=cost / len(jobs), resumes=True)
+            done[model, name] = run.stage(
+                title, "evaluate", settings, inputs, make, cost=cost / len(jobs), resumes=True
+            )
     return done

@@ -27,7 +27,15 @@ def release(run: "Run", models: Mapping[str, tuple[Path, str]]) -> Artifact | No
         back = work.folder / ".applied"
         apply_delta(base[0], work.folder / "delta", back, progress=progress)
         if digest_folder(back) != digest_folder(target[0]):
-            raise PandaError(f"The delta of {r.target} against {r.base} does not give the target back; this is a bug, please report it.")
+            raise PandaError(
+                f"The delta of {r.target} against {r.base} does not give the target back; this is a bug, please report it."
+            )
         return {**made, "base": r.base, "target": r.target, "verified": True}
 
-    return run.stage(f"delta of {r.target}", "delta", {"base": r.base, "target": r.target}, {"base": base[1], "target": target[1]}, make)
+    return run.stage(
+        f"delta of {r.target}",
+        "delta",
+        {"base": r.base, "target": r.target},
+        {"base": base[1], "target": target[1]},
+        make,
+    )

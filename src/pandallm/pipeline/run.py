@@ -20,13 +20,23 @@ from pandallm.pipeline.overall import Overall
 from pandallm.progress import SILENT, Progress
 from pandallm.recipe.load import expand
 from pandallm.recipe.spec import Recipe
-from pandallm.store import Artifact, Store, Work, digest_file, digest_json, write_json
+from pandallm.store import Artifact, Store, Work, canonical_json, digest_file, digest_json, exclusive, write_json
 from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
 from pandallm.train.spec import TrainSpec
 
 #: Version of each kind of stage: raised when the same settings and inputs give other bytes than before.
-VERSIONS = {"world": 1, "clean": 1, "tokenizer": 1, "init": 1, "import": 1, "pack": 1, "train": 1, "evaluate": 1, "delta": 1}
+VERSIONS = {
+    "world": 1,
+    "clean": 1,
+    "tokenizer": 1,
+    "init": 1,
+    "import": 1,
+    "pack": 1,
+    "train": 1,
+    "evaluate": 1,
+    "delta": 1,
+}
 
 #: Fields of a training stage that shape the packs, not the optimizer.
 PACK_FIELDS = ("epochs", "tokens", "steps", "sequence_length", "batch_sequences")
@@ -161,24 +171,31 @@ class Run:
             made[name] = self._clean(name, self.recipe.corpora[name])
         return made[name]
 
+    def _source_files(self, corpus: str, source: str) -> list[Path]:
+        from pandallm.data.files import resolve_files
+
+        files = self.recipe.corpora[corpus].sources[source].files
+        where = f"corpora.{corpus}.sources.{source}.files"
+        patterns = [files] if isinstance(files, str) else list(files)
+        return resolve_files([str(Path.cwd() / expand(p, self.variables(), where)) for p in patterns], where)
+
     def _clean(self, name: str, spec: CorpusSpec) -> Artifact:
         from pandallm.data.clean import clean_corpus
-        from pandallm.data.files import resolve_files
         from pandallm.tasks.read import task_texts
 
-        variables, files = self.variables(), {}
-        for source, s in spec.sources.items():
-            where = f"corpora.{name}.sources.{source}.files"
-            patterns = [s.files] if isinstance(s.files, str) else list(s.files)
-            files[source] = resolve_files([str(Path.cwd() / expand(p, variables, where)) for p in patterns], where)
+        files = {source: self._source_files(name, source) for source in spec.sources}
         against = spec.decontaminate.against if spec.decontaminate else ()
         contamination = {task: task_texts(self.tasks()[task][1]) for task in against}
-        settings = spec.model_dump(mode="json", exclude={"packing": True, "sources": {"__all__": {"files", "share", "max_epochs", "licence"}}})
+        settings = spec.model_dump(
+            mode="json", exclude={"packing": True, "sources": {"__all__": {"files", "share", "max_epochs", "licence"}}}
+        )
         inputs = {f"{source}/{i}": digest_file(p) for source, paths in files.items() for i, p in enumerate(paths)}
         inputs |= {f"task:{task}": digest_json(texts) for task, texts in contamination.items()}
 
         def make(work: Work, progress: Progress) -> Mapping[str, Any]:
-            return clean_corpus(name, spec, files, work.folder, contamination=contamination, workers=self.workers, progress=progress)
+            return clean_corpus(
+                name, spec, files, work.folder, contamination=contamination, workers=self.workers, progress=progress
+            )
 
         return self.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make)
 
@@ -207,17 +224,18 @@ class Run:
             assert base.model is not None
             return import_folder(base.model, base.revision, work.folder / "model")
 
-        inputs = {}
+        inputs: dict[str, str] = {}
+        settings: dict[str, Any] = {}
         if base.model and Path(base.model).is_dir():
             from pandallm.model.folder import check_model_folder
             from pandallm.store import digest_folder
 
             check_model_folder(Path(base.model))
-            inputs, settings = {"folder": digest_folder(Path(base.model))}, {}
+            inputs = {"folder": digest_folder(Path(base.model))}
         elif base.gguf:
             from pandallm.model.gguf import find_gguf
 
-            inputs, settings = {"gguf": digest_file(find_gguf(base.gguf))}, {}
+            inputs = {"gguf": digest_file(find_gguf(base.gguf))}
         else:
             settings = {"model": base.model, "revision": base.revision}
         return self.stage("import base", "import", settings, inputs, make)
@@ -231,15 +249,21 @@ class Run:
         def make_tokenizer(work: Work, progress: Progress) -> Mapping[str, Any]:
             from pandallm.data.vocabulary import train_tokenizer
 
-            return train_tokenizer(scratch.tokenizer, [a.path for a in cleaned.values()], work.folder / "tokenizer", progress=progress)
+            return train_tokenizer(
+                scratch.tokenizer, [a.path for a in cleaned.values()], work.folder / "tokenizer", progress=progress
+            )
 
         vocabulary = scratch.tokenizer.model_dump(mode="json", exclude={"corpora"})
-        tokenizer = self.stage("train tokenizer", "tokenizer", vocabulary, {c: a.digest for c, a in cleaned.items()}, make_tokenizer)
+        tokenizer = self.stage(
+            "train tokenizer", "tokenizer", vocabulary, {c: a.digest for c, a in cleaned.items()}, make_tokenizer
+        )
 
         def make_model(work: Work, progress: Progress) -> Mapping[str, Any]:
             from pandallm.model.scratch import init_scratch
 
-            return init_scratch(scratch.architecture, tokenizer.path / "tokenizer", work.folder / "model", self.recipe.seed)
+            return init_scratch(
+                scratch.architecture, tokenizer.path / "tokenizer", work.folder / "model", self.recipe.seed
+            )
 
         settings = {"architecture": scratch.architecture.model_dump(mode="json"), "seed": self.recipe.seed}
         return self.stage("initialise base", "init", settings, {"tokenizer": tokenizer.digest}, make_model)
@@ -258,7 +282,12 @@ class Run:
         cleaned, c = self.corpus(corpus), self.recipe.corpora[corpus]
         folder, _ = self.start()
         mix = {s: {"share": v.share, "max_epochs": v.max_epochs} for s, v in c.sources.items()}
-        settings = {**spec.model_dump(mode="json", include=set(PACK_FIELDS)), "packing": c.packing, "mix": mix, "seed": self.recipe.seed}
+        settings = {
+            **spec.model_dump(mode="json", include=set(PACK_FIELDS)),
+            "packing": c.packing,
+            "mix": mix,
+            "seed": self.recipe.seed,
+        }
 
         def make(work: Work, progress: Progress) -> Mapping[str, Any]:
             from pandallm.data.pack import pack_corpus
@@ -278,7 +307,9 @@ class Run:
         inputs = {"corpus": cleaned.digest, "tokenizer": _tokenizer_digest(folder)}
         return self.stage(f"pack {name}", "pack", settings, inputs, make)
 
-    def train(self, name: str, spec: TrainSpec, packs: Artifact, start: tuple[Path, str], cost: float) -> tuple[Path, str]:
+    def train(
+        self, name: str, spec: TrainSpec, packs: Artifact, start: tuple[Path, str], cost: float
+    ) -> tuple[Path, str]:
         """Train one stage from the model `start` (folder, digest)."""
         runtime = self.recipe.runtime
         settings = spec.model_dump(mode="json", exclude={*PACK_FIELDS, "from_", "corpus"}) | {"seed": self.recipe.seed}
@@ -313,28 +344,49 @@ class Run:
         from pandallm.pipeline.release import release
         from pandallm.pipeline.run_folder import write_run_folder
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.recipe.evaluate:
-            self.tasks()  # a missing benchmark file is told before anything is trained
-        plans = self.plans()
-        for _, corpus, _ in plans.values():
-            self.corpus(corpus)
-        for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
-            self.corpus(corpus)
-        packs = {name: self.packs(name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
-        training = {name: 3.0 * a.manifest["facts"]["exposed_tokens"] for name, a in packs.items()}
-        scoring = self._scoring_cost()
-        models: dict[str, tuple[Path, str]] = {}
-        if not self.recipe.base.scratch:
-            models["base"] = self.start()
-        with self.overall.whole(sum(training.values()) + scoring * len(self._evaluated_models())):
-            for name, (spec, _, origin) in plans.items():
-                models[name] = self.train(name, spec, packs[name], models[origin] if origin else self.start(), training[name])
-            evaluations = evaluate_all(self, models, scoring)
-        delta = release(self, models)
-        scores = write_run_folder(self, packs, models, evaluations, delta)
-        self._write_manifest("complete")
+        self.check_inputs()
+        with exclusive(self.folder / ".lock", f"Another `panda run` is writing {self.folder}; wait for it or stop it."):
+            plans = self.plans()
+            if not self.recipe.base.scratch:
+                self.start()
+            for _, corpus, _ in plans.values():
+                self.corpus(corpus)
+            for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
+                self.corpus(corpus)
+            packs = {name: self.packs(name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
+            training = {name: 3.0 * a.manifest["facts"]["exposed_tokens"] for name, a in packs.items()}
+            scoring = self._scoring_cost()
+            models: dict[str, tuple[Path, str]] = {} if self.recipe.base.scratch else {"base": self.start()}
+            with self.overall.whole(sum(training.values()) + scoring * len(self._evaluated_models())):
+                for name, (spec, _, origin) in plans.items():
+                    models[name] = self.train(
+                        name, spec, packs[name], models[origin] if origin else self.start(), training[name]
+                    )
+                evaluations = evaluate_all(self, models, scoring)
+            delta = release(self, models)
+            scores = write_run_folder(self, packs, models, evaluations, delta)
+            self._write_manifest("complete")
         return scores
+
+    def check_inputs(self) -> None:
+        """Every file that the recipe names is there and every benchmark can be read, before anything is written.
+
+        What the synthetic world will make is left out.
+        """
+        from pandallm.model.folder import check_model_folder
+        from pandallm.model.gguf import find_gguf
+
+        base = self.recipe.base
+        if base.gguf:
+            find_gguf(base.gguf)
+        if base.model and Path(base.model).exists():
+            check_model_folder(Path(base.model))
+        for name, corpus in self.recipe.corpora.items():
+            for source, spec in corpus.sources.items():
+                if "${world}" not in canonical_json(spec.files):
+                    self._source_files(name, source)
+        if self.recipe.evaluate and not self.recipe.world:
+            self.tasks()
 
     def _evaluated_models(self) -> Sequence[str]:
         return self.recipe.evaluate.models if self.recipe.evaluate else ()
@@ -347,7 +399,9 @@ class Run:
         cost = 0.0
         for name in e.tasks:
             task, questions = self.tasks()[name]
-            mean = sum(len(q.context) + len(q.question) + sum(map(len, q.options)) for q in questions) / max(len(questions), 1)
+            mean = sum(len(q.context) + len(q.question) + sum(map(len, q.options)) for q in questions) / max(
+                len(questions), 1
+            )
             prompts = len(task.prompts) if e.prompts == "all" else len(e.prompts)
             for method in e.methods:
                 limit = getattr(e.limit, method)
@@ -376,7 +430,13 @@ class Run:
 
 def _tokenizer_digest(folder: Path) -> str:
     """Digest of the files that decide token ids (not of the weights beside them)."""
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json")
+    names = (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    )
     return digest_json({n: digest_file(folder / n) for n in names if (folder / n).is_file()})
 
 

@@ -31,9 +31,14 @@ def write_run_folder(
         copy(artifact.path / "pack.json", folder / "ledgers" / f"pack-{name}.json")
     for record in run.records:
         if record.kind == "clean":
-            copy(record.artifact.path / "ledger.json", folder / "ledgers" / f"{record.name.removeprefix('clean ')}.json")
+            copy(
+                record.artifact.path / "ledger.json", folder / "ledgers" / f"{record.name.removeprefix('clean ')}.json"
+            )
         elif record.kind == "train":
-            copy(record.artifact.path / "logs" / "metrics.jsonl", folder / "metrics" / f"{record.name.removeprefix('train ')}.jsonl")
+            copy(
+                record.artifact.path / "logs" / "metrics.jsonl",
+                folder / "metrics" / f"{record.name.removeprefix('train ')}.jsonl",
+            )
     for name, (path, _) in models.items():
         link_folder(path, folder / "models" / name)
     if delta:
@@ -50,7 +55,10 @@ def write_run_folder(
     tasks = {name: run.tasks()[name] for name in e.tasks}
     questions = [q for _, qs in tasks.values() for q in qs if (q.task, q.id) in scored]
     write_jsonl(folder / "questions.jsonl", [{**q.__dict__, "options": list(q.options)} for q in questions])
-    write_json(folder / "tasks.json", {name: task.model_dump(mode="json", exclude={"files"}) for name, (task, _) in tasks.items()})
+    write_json(
+        folder / "tasks.json",
+        {name: task.model_dump(mode="json", exclude={"files"}) for name, (task, _) in tasks.items()},
+    )
     scores = summarize(rows, bits, questions, {name: task for name, (task, _) in tasks.items()}, e)
     write_json(folder / "scores.json", scores)
     return scores

@@ -37,12 +37,23 @@ def print_summary(result: dict[str, Any]) -> None:
     console = Console()
     scores = read_json_or_none(result)
     if headline := result["headline"]:
-        table = Table(title="Headline accuracy (95 % intervals, clustered)" if scores is None else headline_title(scores))
+        table = Table(
+            title="Headline accuracy (95 % intervals, clustered)" if scores is None else headline_title(scores)
+        )
         for column in ("model", "accuracy", "interval", "n", "clusters"):
             table.add_column(column, justify="left" if column == "model" else "right")
-        for name, value in [*((k, v) for k, v in headline.items() if k != "controls"), *headline.get("controls", {}).items()]:
+        for name, value in [
+            *((k, v) for k, v in headline.items() if k != "controls"),
+            *headline.get("controls", {}).items(),
+        ]:
             label = f"control: {name}" if name in headline.get("controls", {}) else name
-            table.add_row(label, percent(value["accuracy"]), interval(value), str(value.get("n", "")), str(value.get("clusters", "")))
+            table.add_row(
+                label,
+                percent(value["accuracy"]),
+                interval(value),
+                str(value.get("n", "")),
+                str(value.get("clusters", "")),
+            )
         console.print(table)
     elif scores:
         print_scores(scores)
@@ -89,7 +100,19 @@ def headline_title(scores: dict[str, Any]) -> str:
 def print_scores(scores: dict[str, Any]) -> None:
     """The score table of an evaluation."""
     table = Table(title=f"Accuracy ({scores['confidence']:.0%} intervals, clustered)")
-    for column in ("model", "task", "prompt", "method", "accuracy", "interval", "n", "chance", "constant", "unparsed", ""):
+    for column in (
+        "model",
+        "task",
+        "prompt",
+        "method",
+        "accuracy",
+        "interval",
+        "n",
+        "chance",
+        "constant",
+        "unparsed",
+        "",
+    ):
         table.add_column(column)
     for row in scores["table"]:
         table.add_row(

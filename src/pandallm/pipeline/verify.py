@@ -31,7 +31,9 @@ def verify_run(folder: Path) -> dict[str, Any]:
     tasks = {name: TaskSpec.model_validate(task) for name, task in read_json(folder / "tasks.json").items()}
     for row in rows:
         if row["correct"] != (row["choice"] == row["answer"]):
-            raise PandaError(f"{folder / 'rows.jsonl'}: question {row['id']} of {row['task']} says correct={row['correct']} against its own choice.")
+            raise PandaError(
+                f"{folder / 'rows.jsonl'}: question {row['id']} of {row['task']} says correct={row['correct']} against its own choice."
+            )
     stored, rebuilt = read_json(folder / "scores.json"), summarize(rows, bits, questions, tasks, spec)
     numbers = compare(stored, rebuilt, "scores.json")
     return {"rows": len(rows), "numbers": numbers}
@@ -40,7 +42,10 @@ def verify_run(folder: Path) -> dict[str, Any]:
 def compare(stored: Any, rebuilt: Any, where: str) -> int:
     """Count the numbers in two equal JSON values; PandaError names the first place where they differ."""
     if isinstance(stored, dict) and isinstance(rebuilt, dict) and stored.keys() == rebuilt.keys():
-        return sum(compare(stored[k], rebuilt[k], f"{where}: {k}" if where == "scores.json" else f"{where}.{k}") for k in stored)
+        return sum(
+            compare(stored[k], rebuilt[k], f"{where}: {k}" if where == "scores.json" else f"{where}.{k}")
+            for k in stored
+        )
     if isinstance(stored, list | tuple) and isinstance(rebuilt, list | tuple) and len(stored) == len(rebuilt):
         return sum(compare(a, b, f"{where}[{i}]") for i, (a, b) in enumerate(zip(stored, rebuilt, strict=True)))
     if isinstance(stored, float | int) and isinstance(rebuilt, float | int) and abs(stored - rebuilt) <= 1e-9:

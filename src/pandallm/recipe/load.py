@@ -28,7 +28,9 @@ def find_recipe(name: str | None) -> Path:
     path = shipped / f"{name or DEFAULT}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in shipped.glob("*.yaml"))
-        raise BadInput(f"No recipe '{name}': it is neither a file nor one that ships with pandallm.{nearest(name or '', known)}")
+        raise BadInput(
+            f"No recipe '{name}': it is neither a file nor one that ships with pandallm.{nearest(name or '', known)}"
+        )
     return path
 
 
@@ -150,7 +152,9 @@ def expand(text: str, variables: Mapping[str, str], where: str) -> str:
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in variables:
-            raise BadInput(f"{where}: unknown variable '${{{name}}}'.{nearest(name, sorted(variables))} Define it under 'paths'.")
+            raise BadInput(
+                f"{where}: unknown variable '${{{name}}}'.{nearest(name, sorted(variables))} Define it under 'paths'."
+            )
         return variables[name]
 
     return VARIABLE.sub(value, text)
@@ -190,7 +194,9 @@ def _check_names(recipe: Recipe, document: Document, overridden: Mapping[tuple[s
         if any(shares) and not all(shares):
             missing = next(n for n, s in spec.sources.items() if s.share is None)
             place = _where(["corpora", corpus, "sources", missing], document, overridden)
-            raise BadInput(f"{place}: corpora.{corpus}.sources.{missing}: 'share' is missing; either all sources of a corpus set it or none.")
+            raise BadInput(
+                f"{place}: corpora.{corpus}.sources.{missing}: 'share' is missing; either all sources of a corpus set it or none."
+            )
         for i, task in enumerate(spec.decontaminate.against if spec.decontaminate else ()):
             refuse(["corpora", corpus, "decontaminate", "against", i], "task", task, tasks)
     if e := recipe.evaluate:

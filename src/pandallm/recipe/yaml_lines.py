@@ -19,13 +19,17 @@ class Document:
             self.data: Any = yaml.safe_load(text)
         except yaml.MarkedYAMLError as e:
             mark = e.problem_mark or e.context_mark
-            raise BadInput(f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {e.problem or e.context}.") from None
+            raise BadInput(
+                f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {e.problem or e.context}."
+            ) from None
         except yaml.YAMLError as e:  # an unprintable character, for example
             raise BadInput(f"{name}: not valid YAML: {str(e).splitlines()[0]}.") from None
         if self._root is not None:
             self._refuse_duplicates(self._root, ())
         if not isinstance(self.data, dict):
-            raise BadInput(f"{name}: expected a mapping of fields, found {'nothing' if self.data is None else type(self.data).__name__}.")
+            raise BadInput(
+                f"{name}: expected a mapping of fields, found {'nothing' if self.data is None else type(self.data).__name__}."
+            )
 
     @classmethod
     def read(cls, path: Path) -> "Document":
@@ -46,7 +50,9 @@ class Document:
                 name, line = str(key.value), key.start_mark.line + 1
                 if name in seen:
                     where = ".".join((*path, name))
-                    raise BadInput(f"{self.name}:{line}: '{where}' is given twice (first on line {seen[name]}); keep one.")
+                    raise BadInput(
+                        f"{self.name}:{line}: '{where}' is given twice (first on line {seen[name]}); keep one."
+                    )
                 seen[name] = line
                 self._refuse_duplicates(value, (*path, name))
         elif isinstance(node, yaml.SequenceNode):

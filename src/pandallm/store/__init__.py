@@ -14,6 +14,7 @@ from pandallm.store.files import (
     write_jsonl,
     write_text,
 )
+from pandallm.store.locks import exclusive
 from pandallm.store.store import Artifact, Store, Work
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "digest_files",
     "digest_folder",
     "digest_json",
+    "exclusive",
     "read_json",
     "read_jsonl",
     "write_bytes",

@@ -38,7 +38,11 @@ def digest_files(files: Iterable[Path], root: Path) -> str:
 
 def digest_folder(folder: Path) -> str:
     """`digest_files` of every file below `folder`, hidden ones left out."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts)]
+    files = [
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts)
+    ]
     return digest_files(files, folder)
 
 

@@ -8,15 +8,14 @@ Layout below the root: `artifacts/<key>/` (committed, manifest.json inside), `wo
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from pandallm.errors import PandaError
 from pandallm.store.files import digest_file, digest_json, fsync_folder, read_json, write_json
+from pandallm.store.locks import exclusive
 
 MANIFEST = "manifest.json"
 #: Files below this folder (timings, curves) are kept and hashed but are not part of an artifact's digest.
@@ -94,31 +93,12 @@ class Store:
         manifest = read_json(folder / MANIFEST)
         return Artifact(key, folder, str(manifest["digest"]), manifest)
 
-    def begin(self, stage: str, version: int, settings: Any, inputs: Mapping[str, str]) -> "LockedWork":
-        """`with store.begin(...) as work:` locks the key against other processes, then `work.commit()`."""
+    @contextmanager
+    def begin(self, stage: str, version: int, settings: Any, inputs: Mapping[str, str]) -> Iterator[Work]:
+        """`with store.begin(...) as work:` locks the key against other processes; then `work.commit()`."""
         identity = {"stage": stage, "version": version, "settings": settings, "inputs": dict(inputs)}
-        return LockedWork(self, self.key(stage, version, settings, inputs), identity)
-
-
-class LockedWork:
-    """Context manager around `Work`: takes the key's lock, makes the folder."""
-
-    def __init__(self, store: Store, key: str, identity: Mapping[str, Any]) -> None:
-        self._work = Work(store, key, identity)
-        locks = store.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(str(locks / f"{key}.lock"))
-
-    def __enter__(self) -> Work:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise PandaError(
-                f"Another process is making artifact {self._work.key[:12]} ({self._work._identity['stage']}); "
-                "wait for it or stop it, then run again."
-            ) from None
-        self._work.folder.mkdir(parents=True, exist_ok=True)
-        return self._work
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
+        work = Work(self, self.key(stage, version, settings, inputs), identity)
+        busy = f"Another process is making artifact {work.key[:12]} ({stage}); wait for it or stop it, then run again."
+        with exclusive(self.root / "locks" / f"{work.key}.lock", busy):
+            work.folder.mkdir(parents=True, exist_ok=True)
+            yield work
