@@ -46,7 +46,8 @@ class Overall:
     """The whole run's bar. Costs are in forward-pass tokens: a trained token costs three, a scored one costs one."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress, self._whole = progress, None
+        self._progress = progress
+        self._whole: Task | None = None
 
     @contextmanager
     def whole(self, total_cost: float) -> Iterator[None]:

@@ -205,10 +205,7 @@ class Run:
         """Folder and digest of the model that exists before any training here: imported, or initialised from scratch."""
         if not hasattr(self, "_start"):
             base = self.recipe.base
-            if base.scratch:
-                artifact = self._initialise()
-            else:
-                artifact = self._import()
+            artifact = self._initialise() if base.scratch else self._import()
             self._start = (artifact.path / "model", artifact.digest)
         return self._start
 
