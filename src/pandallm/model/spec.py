@@ -8,8 +8,9 @@ from pandallm.spec import Spec
 
 
 class ArchitectureSpec(Spec):
-    """A Llama from scratch (transformers LlamaConfig). Normal initialisation with the given standard deviations; the attention and MLP output
-    projections get output_scale * fan_in ** -0.5 / sqrt(2 * layers), as GPT-2 scales its residual branches."""
+    """A Llama from scratch (transformers LlamaConfig). Normal initialisation with the given standard deviations; the
+    attention and MLP output projections get output_scale * fan_in ** -0.5 / sqrt(2 * layers), as GPT-2 scales its
+    residual branches."""
 
     hidden_size: int = Field(gt=0)
     layers: int = Field(gt=0)
