@@ -17,6 +17,8 @@ class PromptSpec(Spec):
     answer: Literal["text", "letter"] = "text"
     delimiter: str = ""  # between prompt and answer; lm-evaluation-harness's `target_delimiter`
     generate: bool = False  # whether generated answers make sense for this prompt (its end asks for a letter)
+    turn_separator: str = "\n"  # stands between the lines of a context; the paper's prompt joins a dialogue by a space
+    strip_labels: bool = False  # drop "A." "B." .. from options that all carry their own letter already
 
 
 class TaskSpec(Spec):
@@ -31,5 +33,5 @@ class TaskSpec(Spec):
     reader: Literal["c3", "logiqa2", "mcq"]  # schema of the files
     where: dict[str, str] = Field(default_factory=dict)  # keep records whose field has this value, e.g. {type: m}
     files: str = ""  # file, directory or glob; may use ${variables} of the recipe
-    prompts: dict[str, PromptSpec]
+    prompts: dict[str, PromptSpec] = Field(min_length=1)
     near_chance: str = ""  # why a small model cannot do it; shown beside its scores

@@ -1,0 +1,260 @@
+"""Log-likelihood of answers, equal to lm-evaluation-harness's, with every shared token computed once.
+
+All requests about one passage form a tree of tokens: the passage, then its questions, then their options. The tree is
+laid out as one row; a mask lets each token see its ancestors only, and its position is its depth, so that one forward
+pass gives the same log-probabilities as one pass per option. The vocabulary projection runs only where an answer's
+token is predicted, and its softmax in float32.
+
+Shapes: B rows, T tokens of a row, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+#: Score of a continuation that holds no token (an empty option): never chosen, and JSON can hold it.
+NO_TOKENS = -1e9
+#: Tokens of one row of the tree; a larger row pays more for attention than sharing saves.
+ROW_TOKENS = 1280
+#: Predicted positions whose V logits are held at once.
+HEAD_POSITIONS = 512
+
+
+@dataclass(frozen=True)
+class Request:
+    """One option: `tokens` = context + continuation, `start` = index of the continuation's first token (>= 1)."""
+
+    tokens: tuple[int, ...]
+    start: int
+
+
+@dataclass
+class Encoded:
+    """Requests of one question; `truncated` counts those that lost tokens on the left."""
+
+    requests: list[Request]
+    truncated: int
+
+
+def encode_questions(tokenizer: Any, rendered: Sequence[tuple[str, Sequence[str]]], max_length: int) -> list[Encoded]:
+    """Token requests of (context, continuations) pairs by the rules of lm-evaluation-harness 0.4.13.
+
+    Trailing white space of the context moves to the continuation; with `whole` = enc(context + continuation) and
+    `c` = enc(context), the continuation's tokens are `whole[len(c):]` and the model reads `c` + those; an empty context
+    is BOS, or EOS without BOS; at most `max_length` + 1 tokens are kept, the last ones. Where a merge across the
+    boundary leaves the continuation no token (the harness fails there), it is encoded by itself.
+    """
+    pairs: list[tuple[str, list[str]]] = []
+    for context, continuations in rendered:
+        kept = context.rstrip()
+        pairs.append((kept, [context[len(kept) :] + c for c in continuations]))
+    texts = [context + c for context, continuations in pairs for c in ("", *continuations)]
+    encoded = iter(tokenizer(texts, add_special_tokens=True)["input_ids"] if texts else [])
+    out = []
+    for context, continuations in pairs:
+        c = next(encoded)
+        if not context:
+            c = []
+        requests, truncated = [], 0
+        for continuation in continuations:
+            k = next(encoded)[len(c) :] if context else tokenizer.encode(continuation, add_special_tokens=False)
+            if not k and continuation.strip():
+                k = tokenizer.encode(continuation, add_special_tokens=False)
+            whole = tuple((c or [first_token(tokenizer)]) + k)
+            tokens = whole[-(max_length + 1) :]
+            truncated += len(whole) > len(tokens)
+            requests.append(Request(tokens, max(1, len(tokens) - len(k))))
+        out.append(Encoded(requests, truncated))
+    return out
+
+
+def first_token(tokenizer: Any) -> int:
+    """What stands before an empty context: BOS, or EOS where the tokenizer has no BOS."""
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return int(token if token is not None else 0)
+
+
+@dataclass
+class Row:
+    """A tree of tokens in depth-first order of arrival: `parents[i]` < i, -1 at a root."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    children: dict[tuple[int, int], int] = field(default_factory=dict)
+    questions: list[int] = field(default_factory=list)
+    picks: list[tuple[int, int, list[int], list[int]]] = field(default_factory=list)  # question, option, nodes, targets
+
+    def add(self, question: int, requests: Sequence[Request]) -> None:
+        """Insert the inputs of one question's requests and remember where their answers are predicted."""
+        self.questions.append(question)
+        for option, request in enumerate(requests):
+            path, node = [], -1
+            for token in request.tokens[:-1]:
+                key = (node, token)
+                found = self.children.get(key)
+                if found is None:
+                    found = self.children[key] = len(self.tokens)
+                    self.tokens.append(token)
+                    self.depths.append(self.depths[node] + 1 if node >= 0 else 0)
+                    self.parents.append(node)
+                node = found
+                path.append(node)
+            nodes = path[request.start - 1 :]
+            self.picks.append((question, option, nodes, list(request.tokens[request.start :])))
+
+    def visible_TT(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which token (column) each token (row) sees: its ancestors and itself."""
+        size = len(self.tokens)
+        visible = np.zeros((size, size), dtype=bool)
+        for i, parent in enumerate(self.parents):
+            if parent >= 0:
+                visible[i, : parent + 1] = visible[parent, : parent + 1]
+            visible[i, i] = True
+        return visible
+
+
+def build_rows(questions: Sequence[Encoded], groups: Sequence[str], row_tokens: int = ROW_TOKENS) -> list[Row]:
+    """Rows of consecutive questions of one group (passage), each up to `row_tokens` or one question long."""
+    rows: list[Row] = []
+    last = None
+    for i, (question, group) in enumerate(zip(questions, groups)):
+        longest = max(len(r.tokens) for r in question.requests)
+        if not rows or group != last or len(rows[-1].tokens) + longest > row_tokens:
+            rows.append(Row())
+        last = group
+        rows[-1].add(i, question.requests)
+    return rows
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first; rows x longest <= `batch_tokens` (or a single row)."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+class Scorer:
+    """Scores requests with one model (already on its device, in eval mode)."""
+
+    def __init__(self, model: Any, batch_tokens: int) -> None:
+        self.model, self.batch_tokens = model, batch_tokens
+        self.device = next(model.parameters()).device
+        self.dtype = next(model.parameters()).dtype
+        self.shared: bool | None = None  # whether tree rows agree with plain ones; set by the first batch
+
+    def score(
+        self,
+        questions: Sequence[Encoded],
+        groups: Sequence[str],
+        done: Callable[[int], bool] = lambda i: False,
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """Yields batches of (question index, summed log-probability of each option in nats).
+
+        `groups[i]` is equal for consecutive questions that share a passage. Batches do not depend on `done` (questions
+        already scored), so that a resumed evaluation computes the same numbers.
+        """
+        rows = build_rows(questions, groups)
+        for batch in batches([len(r.tokens) for r in rows], self.batch_tokens):
+            indices = [q for r in batch for q in rows[r].questions]
+            if all(done(q) for q in indices):
+                continue
+            if self.shared is None:
+                self.shared = self._probe(questions, groups)
+            scores = self._score_rows([rows[r] for r in batch]) if self.shared else {}
+            yield [(q, scores[q] if self.shared else self.score_plainly(questions[q].requests)) for q in indices]
+
+    def _probe(self, questions: Sequence[Encoded], groups: Sequence[str]) -> bool:
+        """Whether this architecture honours the tree's mask: its scores of the shortest group equal plain ones."""
+        rows = build_rows(questions, groups)
+        row = min(rows, key=lambda r: (len(r.questions) < 2, len(r.tokens)))
+        tolerance = 1e-3 if self.dtype == torch.float32 else 0.5
+        try:
+            shared = self._score_rows([row])
+        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+            return False
+        plain = {q: self.score_plainly(questions[q].requests) for q in row.questions}
+        return all(abs(a - b) <= tolerance for q in shared for a, b in zip(shared[q], plain[q]))
+
+    @torch.inference_mode()
+    def score_plainly(self, requests: Sequence[Request]) -> list[float]:
+        """The reference: one forward pass per request through the whole model, no mask, no cache."""
+        out = []
+        for request in requests:
+            targets = torch.tensor(request.tokens[request.start :], device=self.device)
+            if not len(targets):
+                out.append(NO_TOKENS)
+                continue
+            inputs = torch.tensor([request.tokens[:-1]], device=self.device)
+            logits = self.model(input_ids=inputs, use_cache=False).logits[0, request.start - 1 :].float()
+            picked = torch.log_softmax(logits, -1).gather(1, targets[:, None])
+            out.append(float(picked.sum()))
+        return out
+
+    @torch.inference_mode()
+    def _score_rows(self, rows: Sequence[Row]) -> dict[int, list[float]]:
+        size = max(len(r.tokens) for r in rows)
+        ids_BT = torch.zeros(len(rows), size, dtype=torch.long)
+        positions_BT = torch.zeros(len(rows), size, dtype=torch.long)
+        visible_BTT = np.zeros((len(rows), size, size), dtype=bool)
+        visible_BTT[:, range(size), range(size)] = True  # padding sees itself: a row without a column would be nan
+        for b, row in enumerate(rows):
+            length = len(row.tokens)
+            ids_BT[b, :length] = torch.tensor(row.tokens)
+            positions_BT[b, :length] = torch.tensor(row.depths)
+            visible_BTT[b, :length, :length] = row.visible_TT()
+        mask = torch.zeros(len(rows), 1, size, size, dtype=self.dtype)
+        mask.masked_fill_(~torch.from_numpy(visible_BTT)[:, None], torch.finfo(self.dtype).min)
+        hidden_BTD = self.model.base_model(
+            input_ids=ids_BT.to(self.device),
+            attention_mask=mask.to(self.device),
+            position_ids=positions_BT.to(self.device),
+            use_cache=False,
+        ).last_hidden_state
+
+        # One projection per predicting token, however many options are predicted there (letters: one for all).
+        places: dict[tuple[int, int], int] = {}
+        wanted: list[tuple[int, int]] = []
+        owners: list[tuple[int, int]] = []
+        for b, row in enumerate(rows):
+            for question, option, nodes, targets in row.picks:
+                for node, target in zip(nodes, targets):
+                    wanted.append((places.setdefault((b, node), len(places)), target))
+                    owners.append((question, option))
+        scores = {q: [NO_TOKENS] * n for row in rows for q, n in _options(row).items()}
+        if not wanted:
+            return scores
+        keys = torch.tensor(list(places), device=self.device)
+        selected_ND = hidden_BTD[keys[:, 0], keys[:, 1]]
+        values = token_log_probabilities(self.model, selected_ND, torch.tensor(wanted, device=self.device)).tolist()
+        for (question, option), value in zip(owners, values):
+            before = scores[question][option]
+            scores[question][option] = value if before == NO_TOKENS else before + value
+        return scores
+
+
+def _options(row: Row) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for question, option, _, _ in row.picks:
+        counts[question] = option + 1
+    return counts
+
+
+def token_log_probabilities(model: Any, hidden_ND: torch.Tensor, wanted_M2: torch.Tensor) -> torch.Tensor:
+    """Log-probability (nats, float32) of each (row of hidden_ND, token) in `wanted_M2` -> [M]; V logits in chunks."""
+    head = model.get_output_embeddings()
+    out = torch.empty(len(wanted_M2), dtype=torch.float32, device=hidden_ND.device)
+    for start in range(0, len(hidden_ND), HEAD_POSITIONS):
+        logits_NV = head(hidden_ND[start : start + HEAD_POSITIONS]).float()
+        inside = (wanted_M2[:, 0] >= start) & (wanted_M2[:, 0] < start + HEAD_POSITIONS)
+        rows, tokens = wanted_M2[inside, 0] - start, wanted_M2[inside, 1]
+        out[inside] = logits_NV[rows, tokens] - torch.logsumexp(logits_NV, -1)[rows]
+    return out
