@@ -1,5 +1,7 @@
 """Settings of the built-in synthetic world."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from pandallm.spec import Spec
@@ -8,8 +10,16 @@ from pandallm.spec import Spec
 class WorldSpec(Spec):
     """Sizes of the world. People are split into disjoint groups: what tunes the recipe is never what is reported."""
 
-    split: str = "test"  # which people are scored: `dev` while tuning, `test` for what is reported
-    english_people: int = Field(24, gt=0)
-    question_people: int = Field(24, gt=0)
-    instruction_people: int = Field(24, gt=0)
-    scored_people: int = Field(48, gt=0)
+    split: Literal["dev", "test"] = "test"  # whose names: `dev` while tuning, `test` for what is reported
+    english_people: int = Field(24, gt=0)  # only in the base's English corpus
+    question_people: int = Field(24, gt=0)  # asked about in pretraining
+    instruction_people: int = Field(24, gt=0)  # asked about in instruction tuning
+    scored_people: int = Field(72, gt=0)  # asked about in the evaluation only
+    english_documents: int = Field(5000, gt=0)
+    wiki_pages: int = Field(4200, gt=0)
+    news_articles: int = Field(2200, gt=0)
+    baike_questions: int = Field(900, gt=0)
+    webtext_answers: int = Field(500, gt=0)
+    translations: int = Field(600, gt=0)
+    english_replay: int = Field(900, gt=0)
+    instructions: int = Field(1500, gt=0)
