@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -74,7 +74,7 @@ def evaluate_folder(
         )
         rows = list(read_jsonl(work / "rows.jsonl"))
         questions = [q for _, qs in loaded for q in qs]
-        scores = cast(dict[str, Any], summarize(rows, [], questions, {t.name: t for t, _ in loaded}, spec))
+        scores = summarize(rows, [], questions, [t for t, _ in loaded], spec)
         write_json(work / "scores.json", scores)
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)

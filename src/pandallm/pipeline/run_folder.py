@@ -55,11 +55,9 @@ def write_run_folder(
     tasks = {name: run.tasks()[name] for name in e.tasks}
     questions = [q for _, qs in tasks.values() for q in qs if (q.task, q.id) in scored]
     write_jsonl(folder / "questions.jsonl", [{**q.__dict__, "options": list(q.options)} for q in questions])
-    write_json(
-        folder / "tasks.json",
-        {name: task.model_dump(mode="json", exclude={"files"}) for name, (task, _) in tasks.items()},
-    )
-    scores = summarize(rows, bits, questions, {name: task for name, (task, _) in tasks.items()}, e)
+    shown = [task.model_dump(mode="json", exclude={"files"}) for task, _ in tasks.values()]
+    write_json(folder / "tasks.json", shown)
+    scores = summarize(rows, bits, questions, [task for task, _ in tasks.values()], e)
     write_json(folder / "scores.json", scores)
     return scores
 

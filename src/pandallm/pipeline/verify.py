@@ -28,7 +28,7 @@ def verify_run(folder: Path) -> dict[str, Any]:
     rows = list(read_jsonl(folder / "rows.jsonl"))
     bits = list(read_jsonl(folder / "bits_per_byte.jsonl"))
     questions = [Question(**{**q, "options": tuple(q["options"])}) for q in read_jsonl(folder / "questions.jsonl")]
-    tasks = {name: TaskSpec.model_validate(task) for name, task in read_json(folder / "tasks.json").items()}
+    tasks = [TaskSpec.model_validate(task) for task in read_json(folder / "tasks.json")]
     for row in rows:
         if row["correct"] != (row["choice"] == row["answer"]):
             raise PandaError(
