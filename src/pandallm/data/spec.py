@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pandallm.spec import Spec
 
@@ -27,7 +27,7 @@ class LengthStep(Spec):
 
 
 class LanguageStep(Spec):
-    """Drop examples whose script is not wanted: `zh` needs Han, `en` Latin letters (share of all letters >= min_share)."""
+    """Drop examples whose script is not wanted: `zh` needs Han, `en` Latin letters (min_share of all letters)."""
 
     kind: Literal["language"] = "language"
     keep: tuple[str, ...] = ("zh", "en")
@@ -54,10 +54,16 @@ class MinhashDedup(Spec):
     """MinHash LSH candidates, every pair verified by exact Jaccard on character n-grams; includes exact dedup."""
 
     kind: Literal["minhash"] = "minhash"
-    ngram_chars: int = 5
-    threshold: float = 0.8
-    permutations: int = 128
-    bands: int = 16
+    ngram_chars: int = Field(default=5, gt=0)
+    threshold: float = Field(default=0.8, gt=0, le=1)
+    permutations: int = Field(default=128, gt=0)
+    bands: int = Field(default=16, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_bands(self) -> "MinhashDedup":
+        if self.permutations % self.bands:
+            raise ValueError(f"permutations ({self.permutations}) must be a multiple of bands ({self.bands})")
+        return self
 
 
 class NoDedup(Spec):
@@ -68,7 +74,7 @@ Dedup = Annotated[ExactDedup | MinhashDedup | NoDedup, Field(discriminator="kind
 
 
 class DecontaminateSpec(Spec):
-    """Drop examples that share `ngram_chars` characters in a row (NFKC, punctuation and blanks out) with a benchmark."""
+    """Drop examples that share `ngram_chars` characters in a row (NFKC, punctuation and blanks out) with benchmarks."""
 
     against: tuple[str, ...] = ()
     ngram_chars: int = Field(default=13, ge=4)

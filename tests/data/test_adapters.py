@@ -1,0 +1,195 @@
+"""Each adapter on records written in its published schema."""
+
+import pytest
+
+from pandallm.data.adapters import ADAPTERS, Adapted, RecordError, Skip, get_adapter
+from pandallm.data.types import Turn
+from pandallm.errors import BadInput
+
+RECORDS = {
+    "text": {"text": "山上有一座庙。"},
+    "wiki": {"id": "1", "url": "https://example.org", "title": "茶", "text": "一种饮料。"},
+    "news": {
+        "news_id": "1",
+        "keywords": "桥",
+        "desc": "新桥今天通车。",
+        "title": "新桥通车",
+        "source": "某报",
+        "time": "01-01 08:00",
+        "content": "新桥今天通车。市民前来观看。",
+    },
+    "baike_qa": {
+        "qid": "q1",
+        "category": "生活",
+        "title": "怎样煮茶？",
+        "desc": "家里只有绿茶",
+        "answer": "水八十度即可。",
+    },
+    "webtext_qa": {
+        "qid": 1,
+        "title": "猫为什么怕水？",
+        "desc": "",
+        "topic": "宠物",
+        "star": 3,
+        "content": "毛湿了会冷。",
+        "answer_id": 5,
+        "answerer_tags": "",
+    },
+    "translation": {"english": "The tea is hot.", "chinese": "茶是热的。"},
+    "alpaca": {"instruction": "翻译成英文。", "input": "茶", "output": "tea"},
+    "exam": {
+        "textbox_q_instruction": "请做题。",
+        "textbox_q_context": "甲比乙高。",
+        "textbox_question": "谁高？\nA. 甲\nB. 乙",
+        "textbox_answer": "A",
+        "textbox_answer_analysis": "题目说甲高。",
+    },
+    "coig": {
+        "instruction": "Say hi.",
+        "input": "",
+        "output": "hi",
+        "trans_instruction": "打个招呼。",
+        "trans_input": "",
+        "trans_output": "你好",
+    },
+    "conversations": {
+        "conversations": [
+            {"from": "human", "value": "你好"},
+            {"from": "gpt", "value": "你好！"},
+            {"from": "human", "value": "天气呢？"},
+            {"from": "gpt", "value": "晴。"},
+        ]
+    },
+}
+
+
+def turns(name: str, record: dict, **options: str) -> tuple[Turn, ...]:
+    result = ADAPTERS[name].adapt(record, options)
+    assert isinstance(result, Adapted)
+    return result.turns
+
+
+@pytest.mark.parametrize("name", sorted(ADAPTERS))
+def test_a_published_record_gives_turns_that_end_trained_and_separated(name: str) -> None:
+    got = turns(name, RECORDS[name])
+    assert got[-1].train
+    for turn in got:
+        assert turn.text.strip()
+        assert turn.train or turn.text.endswith("\n")
+    assert turns(name, dict(reversed(RECORDS[name].items()))) == got
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("text", "text"),
+        ("wiki", "title"),
+        ("wiki", "text"),
+        ("news", "content"),
+        ("baike_qa", "answer"),
+        ("webtext_qa", "content"),
+        ("translation", "chinese"),
+        ("alpaca", "output"),
+        ("exam", "textbox_answer"),
+        ("conversations", "conversations"),
+    ],
+)
+def test_a_missing_or_wrong_field_is_named(name: str, needed: str) -> None:
+    record = {k: v for k, v in RECORDS[name].items() if k != needed}
+    with pytest.raises(RecordError, match=f"`{needed}` is missing"):
+        ADAPTERS[name].adapt(record, {})
+    with pytest.raises(RecordError, match=f"`{needed}` is not"):
+        ADAPTERS[name].adapt({**record, needed: 7}, {})
+
+
+def test_wiki_puts_the_title_once() -> None:
+    assert turns("wiki", RECORDS["wiki"])[0].text == "茶\n\n一种饮料。"
+    assert turns("wiki", {"title": "茶", "text": "茶\n\n一种饮料。"})[0].text == "茶\n\n一种饮料。"
+
+
+def test_news_takes_the_description_only_when_asked() -> None:
+    assert turns("news", RECORDS["news"])[0].text == "新桥通车\n新桥今天通车。市民前来观看。"
+    assert turns("news", RECORDS["news"], desc="use")[0].text.count("新桥今天通车。") == 2
+
+
+def test_answers_alone_are_trained() -> None:
+    prompt, answer = turns("baike_qa", RECORDS["baike_qa"])
+    assert (prompt.train, answer) == (False, Turn("水八十度即可。", True))
+    assert "怎样煮茶？\n家里只有绿茶" in prompt.text
+    prompt, answer = turns("webtext_qa", RECORDS["webtext_qa"])
+    assert "猫为什么怕水？" in prompt.text
+    assert answer.text == "毛湿了会冷。"
+
+
+def test_templates_vary_by_content_and_not_by_number() -> None:
+    def prompt(i: int, qid: str = "q") -> str:
+        record = RECORDS["baike_qa"] | {"qid": qid, "answer": f"答案{i}"}
+        return turns("baike_qa", record)[0].text
+
+    assert len({prompt(i) for i in range(40)}) == 4
+    assert prompt(1, "a") == prompt(1, "b")
+
+
+def test_a_post_without_question_uses_its_topic() -> None:
+    record = RECORDS["webtext_qa"] | {"title": "", "desc": ""}
+    assert "宠物" in turns("webtext_qa", record)[0].text
+    assert ADAPTERS["webtext_qa"].adapt(record | {"topic": ""}, {}) == Skip("no_question")
+
+
+def test_translation_directions() -> None:
+    record = RECORDS["translation"]
+    assert turns("translation", record, direction="en-zh")[1].text == "茶是热的。"
+    assert turns("translation", record, direction="zh-en")[1].text == "The tea is hot."
+    languages = [
+        ADAPTERS["translation"].adapt({"english": f"tea {i}", "chinese": f"茶 {i}"}, {}).language  # type: ignore[union-attr]
+        for i in range(200)
+    ]
+    assert 70 < languages.count("zh") < 130
+    assert ADAPTERS["translation"].adapt({"english": "tea", "chinese": " "}, {}) == Skip("untranslated")
+
+
+def test_alpaca_languages_of_the_parallel_form() -> None:
+    record = RECORDS["coig"]
+    assert turns("alpaca", record) == (Turn("Say hi.\n", False), Turn("hi", True))
+    assert turns("alpaca", record, language="zh") == (Turn("打个招呼。\n", False), Turn("你好", True))
+    assert turns("alpaca", record, language="both")[1].text in ("hi", "你好")
+    assert turns("alpaca", RECORDS["alpaca"])[0].text == "翻译成英文。\n茶\n"
+
+
+def test_exam_and_its_analysis() -> None:
+    assert turns("exam", RECORDS["exam"]) == (
+        Turn("请做题。\n甲比乙高。\n谁高？\nA. 甲\nB. 乙\n", False),
+        Turn("A\n\n题目说甲高。", True),
+    )
+    short = RECORDS["exam"] | {"textbox_q_context": "", "textbox_answer_analysis": ""}
+    assert turns("exam", short) == (Turn("请做题。\n谁高？\nA. 甲\nB. 乙\n", False), Turn("A", True))
+
+
+def test_coig_tells_its_shapes_apart() -> None:
+    assert turns("coig", RECORDS["coig"]) == (Turn("打个招呼。\n", False), Turn("你好", True))
+    assert turns("coig", RECORDS["exam"]) == turns("exam", RECORDS["exam"])
+    assert turns("coig", RECORDS["conversations"]) == turns("conversations", RECORDS["conversations"])
+    assert turns("coig", RECORDS["alpaca"]) == turns("alpaca", RECORDS["alpaca"])
+    counterfactual = {"instruction": "改错。", "conversations": [{"question": "一加一？", "answer": "二"}]}
+    assert turns("coig", counterfactual) == (Turn("改错。\n一加一？\n", False), Turn("二", True))
+    with pytest.raises(RecordError, match="none of `textbox_question`"):
+        ADAPTERS["coig"].adapt({"x": 1}, {})
+
+
+def test_conversations_keep_their_turns() -> None:
+    got = turns("conversations", RECORDS["conversations"])
+    assert [t.train for t in got] == [False, True, False, True]
+    assert [t.text for t in got] == ["你好\n", "你好！", "天气呢？\n", "晴。"]
+    open_end = {"conversations": [*RECORDS["conversations"]["conversations"], {"from": "human", "value": "再见"}]}
+    assert turns("conversations", open_end) == got
+    with pytest.raises(RecordError, match="'narrator'"):
+        ADAPTERS["conversations"].adapt({"conversations": [{"from": "narrator", "value": "x"}]}, {})
+
+
+def test_unknown_options_are_refused_in_one_sentence() -> None:
+    with pytest.raises(BadInput, match=r"corpora\.c\.sources\.w\.options: adapter wiki has no option 'x'; it has none"):
+        get_adapter("wiki", {"x": "1"}, "corpora.c.sources.w")
+    with pytest.raises(BadInput, match="choose one of en-zh, zh-en, both-by-hash"):
+        get_adapter("translation", {"direction": "fr"}, "w")
+    with pytest.raises(BadInput, match="'nope' is unknown"):
+        get_adapter("nope", {}, "w")
