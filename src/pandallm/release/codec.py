@@ -9,6 +9,7 @@ escape), because zstd's Huffman codes spend at least a bit a byte.
 The layout of a blob is specified in `docs/delta-format.md`. Decoders check every length before they allocate or read.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from pandallm.errors import BadInput
 CHUNK = 1 << 20
 SAME, DIFFERENCE, PLANES, PLAIN = 0, 1, 2, 3
 _BITS = (2, 4, 8)
-#: A difference above this share of the raw bytes is compared with coding the chunk without its base.
-_SURE = 0.1
+#: A difference below the first share of the raw bytes is taken as it is; below the second, coding the chunk without its
+#: base is tried only where a sample of it says that this may be near.
+_SURE, _LIKELY = 0.1, 0.5
+_SAMPLE_ITEMS, _SAMPLES = 8192, 4
 #: Frames are closed at a class's end once they hold this much, so that rare exponents share one.
 _FRAME_BYTES, _FRAME_COUNT = 2048, 4096
 #: What one escaped symbol costs, in bits, when the number of bits a class gets is chosen.
@@ -131,6 +134,7 @@ def _unpack(packed: Unsigned, bits: int, count: int) -> Unsigned:
 def _choose(symbols: Unsigned) -> tuple[int, int]:
     """(low byte planes split off, index into _BITS) that code these symbols in the fewest estimated bits."""
     width = symbols.dtype.itemsize
+    symbols = symbols[:: max(1, symbols.size >> 15)]
     low = min(int(2 * float(symbols.mean()) + 1).bit_length() // 8, width - 1)
     best: tuple[float, int, int] | None = None
     for split in {low, max(low - 1, 0)}:
@@ -138,9 +142,10 @@ def _choose(symbols: Unsigned) -> tuple[int, int]:
         for index, bits in enumerate(_BITS):
             limit = (1 << bits) - 1
             escaped = float(histogram[limit:].sum())
-            share = np.append(histogram[:limit], escaped) / symbols.size
-            share = share[share > 0]
-            entropy = -float((share * np.log2(share)).sum())
+            share = histogram[:limit] / symbols.size
+            share[share == 0] = 1.0
+            rest = max(escaped, 1.0) / symbols.size
+            entropy = -float((share * np.log2(share)).sum()) - rest * math.log2(rest)
             cost = max(entropy, bits / 8) + 8 * split + _ESCAPE_BITS * escaped / symbols.size
             if best is None or cost < best[0] - 1e-9:
                 best = (cost, split, index)
@@ -206,7 +211,8 @@ def encode(target: bytes, dtype: str, base: bytes | None = None) -> bytes:
     """One chunk of `target`, coded against `base` (same type and length) where that is smaller, else alone.
 
     target, base: little-endian elements of safetensors type `dtype`, at most CHUNK of them. The blob is at most one
-    byte longer than what zstd level 1 makes of `target`, or else it is below a tenth of `target`.
+    byte longer than what zstd level 1 makes of `target`, unless it is below a tenth of `target`, or below half of it
+    and far below what zstd makes of a sample.
     """
     if base is not None and base == target:
         return bytes([SAME])
@@ -215,11 +221,29 @@ def encode(target: bytes, dtype: str, base: bytes | None = None) -> bytes:
         best = _encode_difference(_unsigned(base, dtype), _unsigned(target, dtype), FLOATS[dtype])
         if len(best) < _SURE * len(target):
             return best
-    candidates = [bytes([PLAIN]) + _compress(target)]
-    if ITEM_BYTES[dtype] > 1 and target:
-        planes = [_compress(p.tobytes()) for p in _planes(_rotated(_unsigned(target, dtype), dtype))]
-        candidates.append(b"".join([bytes([PLANES]), struct.pack(f"<{len(planes)}I", *map(len, planes)), *planes]))
-    return min([c for c in (best, *candidates) if c is not None], key=len)
+        sample = _sample(target, ITEM_BYTES[dtype])
+        if len(best) < _LIKELY * len(target) and 1.5 * len(best) / len(target) < len(_alone(sample, dtype)) / len(
+            sample
+        ):
+            return best
+    return min([c for c in (best, _alone(target, dtype)) if c is not None], key=len)
+
+
+def _alone(target: bytes, dtype: str) -> bytes:
+    plain = bytes([PLAIN]) + _compress(target)
+    if ITEM_BYTES[dtype] == 1 or not target:
+        return plain
+    planes = [_compress(p.tobytes()) for p in _planes(_rotated(_unsigned(target, dtype), dtype))]
+    return min(plain, b"".join([bytes([PLANES]), struct.pack(f"<{len(planes)}I", *map(len, planes)), *planes]), key=len)
+
+
+def _sample(data: bytes, item: int) -> bytes:
+    """Some stretches of the data, evenly spread; all of it where it is short."""
+    stretch, count = _SAMPLE_ITEMS * item, len(data) // item
+    if len(data) <= stretch * _SAMPLES:
+        return data
+    firsts = [count * i // _SAMPLES * item for i in range(_SAMPLES)]
+    return b"".join(data[first : first + stretch] for first in firsts)
 
 
 class _Reader:
