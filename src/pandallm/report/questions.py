@@ -1,0 +1,92 @@
+"""The questions with each model's answer, as JSON for the page's search."""
+
+import json
+from typing import Any
+
+from pandallm.report.run import Run
+
+MAX_QUESTIONS = 2000
+
+
+def question_data(run: Run, with_text: bool, limit: int = MAX_QUESTIONS) -> dict[str, Any]:
+    """What the page searches; empty when the run scored no question.
+
+    Without text it holds ids, choices and scores only. More than `limit` questions are thinned evenly in file order,
+    so that every task keeps its share. Repeated passages, prompts and models are stored once.
+    """
+    answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in run.rows:
+        answers.setdefault((str(row["task"]), str(row["id"])), []).append(row)
+    keys = list(answers)
+    total = len(keys)
+    if not total:
+        return {}
+    if total > limit:
+        keys = [keys[i * total // limit] for i in range(limit)]
+    models, views, contexts = _Index(run.models), _Index(), _Index()
+    questions = []
+    for key in keys:
+        rows = answers[key]
+        first = rows[0]
+        question = run.questions.get(key, {}) if with_text else {}
+        item: dict[str, Any] = {
+            "task": key[0],
+            "id": key[1],
+            "group": str(first.get("group") or ""),
+            "cluster": str(first.get("cluster") or ""),
+            "n": first["options"],
+            "answer": first["answer"],
+            "rows": [
+                {
+                    "m": models[row["model"]],
+                    "v": views[f"{row['prompt']} · {row['method']}"],
+                    "c": row.get("choice"),
+                    "ok": bool(row["correct"]),
+                    **({"s": [_short(s) for s in row["scores"]]} if row.get("scores") else {}),
+                    **({"t": str(row["completion"])} if with_text and row.get("completion") is not None else {}),
+                }
+                for row in rows
+            ],
+        }
+        if question:
+            item["q"] = str(question.get("question") or "")
+            item["o"] = [str(option) for option in question.get("options") or []]
+            if question.get("context"):
+                item["x"] = contexts[question["context"]]
+        questions.append(item)
+    return {
+        "total": total,
+        "models": models.values,
+        "views": views.values,
+        "tasks": list(dict.fromkeys(key[0] for key in keys)),
+        "contexts": contexts.values,
+        "questions": questions,
+    }
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a <script> element: no `<`, `>`, `&` or line separator of JavaScript is left as it is."""
+    dumped = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        dumped = dumped.replace(character, f"\\u{ord(character):04x}")
+    # A lone surrogate is valid in JSON escapes but not in UTF-8.
+    return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in dumped)
+
+
+def _short(score: Any) -> float | None:
+    return None if score is None else round(float(score), 3)
+
+
+class _Index:
+    """Strings stored once, each named by its position."""
+
+    def __init__(self, values: list[str] | None = None) -> None:
+        self.values = list(values or [])
+        self._position = {value: i for i, value in enumerate(self.values)}
+
+    def __getitem__(self, value: Any) -> int:
+        key = str(value)
+        if key not in self._position:
+            self._position[key] = len(self.values)
+            self.values.append(key)
+        return self._position[key]

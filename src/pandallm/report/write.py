@@ -1,0 +1,252 @@
+"""report.html: one file made of a run folder's files."""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pandallm.report import charts
+from pandallm.report.questions import MAX_QUESTIONS, question_data, script_json
+from pandallm.report.run import Json, Run, interval_includes_chance, read_run
+from pandallm.report.summary import summary
+from pandallm.report.tables import latex_table, markdown_table
+from pandallm.report.text import LANGUAGES, count, duration, p_value, percent, signed, size, text
+from pandallm.store import write_text
+
+
+def write_report(run: Path, out: Path | None = None, *, text: bool = True) -> Path:
+    """Write one self-contained HTML page of a run folder; returns its path (`out`, or report.html in the run folder).
+
+    `text=False` leaves out every question, option and completion: ids, choices and scores stay. Only files of the run
+    folder are read and no statistic is computed again. Raises BadInput when manifest.json or scores.json is missing.
+    """
+    page = render(read_run(run), with_text=text)
+    target = out or run / "report.html"
+    write_text(target, page)
+    return target
+
+
+def render(run: Run, with_text: bool = True) -> str:
+    """The page's HTML."""
+    assets = files("pandallm.report") / "assets"
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    for name, write in {
+        "percent": percent,
+        "signed": signed,
+        "p": p_value,
+        "count": count,
+        "size": size,
+        "duration": duration,
+    }.items():
+        environment.filters[name] = partial(_or_none, write)
+    environment.globals.update(
+        t=bilingual, both=both, includes_chance=interval_includes_chance, interval_picture=interval_picture
+    )
+    script = (assets / "report.js").read_text(encoding="utf-8")
+    scores = run.scores
+    data = question_data(run, with_text)
+    confidence = f"{100 * scores.get('confidence', 0.95):g}%"
+    template = environment.from_string((assets / "report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        run=run,
+        manifest=run.manifest,
+        scores=scores,
+        with_text=with_text,
+        style=Markup((assets / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        summary=summary(run),
+        confidence=confidence,
+        figures=_figures(run, confidence),
+        score_groups=_score_groups(scores),
+        corpora={name: _corpus_rows(ledger) for name, ledger in run.corpora.items()},
+        questions=data,
+        question_json=Markup(script_json(data | {"text": _script_texts()})) if data else "",
+        max_questions=MAX_QUESTIONS,
+        markdown=markdown_table(scores),
+        latex=latex_table(scores),
+    )
+
+
+def bilingual(key: str, /, **values: Any) -> Markup:
+    """A fixed text in both languages; the page shows one of them. Values are escaped."""
+    return both(text(key, "en", **values), text(key, "zh", **values))
+
+
+def both(en: str, zh: str) -> Markup:
+    """Two texts, both escaped, of which the page shows one."""
+    return Markup('<span data-l="en">{}</span><span data-l="zh" lang="zh-CN">{}</span>').format(en, zh)
+
+
+def _or_none(write: Callable[..., str], value: Any, *rest: Any) -> str:
+    """Write a field; one that the file lacks is written as a null would be."""
+    return write(None if isinstance(value, jinja2.Undefined) else value, *rest)
+
+
+def interval_picture(row: Json) -> Markup:
+    """A small drawing of 0 to 100 %: interval, dot, and a tick at chance."""
+    if row.get("low") is None or row.get("high") is None or row.get("accuracy") is None:
+        return Markup("")
+    tick = (
+        Markup('<line class="tick" x1="{0:.1f}" x2="{0:.1f}" y1="1" y2="13"/>').format(100 * row["chance"])
+        if row.get("chance") is not None
+        else ""
+    )
+    return Markup(
+        '<svg class="mini" viewBox="-4 0 108 14" aria-hidden="true"><line class="track" x1="0" x2="100" y1="7" y2="7"/>{}'
+        '<line class="span" x1="{:.1f}" x2="{:.1f}" y1="7" y2="7"/><circle cx="{:.1f}" cy="7" r="3.2"/></svg>'
+    ).format(tick, 100 * row["low"], 100 * row["high"], 100 * row["accuracy"])
+
+
+def _figure(draw: Callable[[str], str], caption: str, /, **values: Any) -> Markup:
+    """A chart in both languages with its caption, which is also its description for screen readers."""
+    drawn = {language: draw(language) for language in LANGUAGES}
+    if not all(drawn.values()):
+        return Markup("")
+    parts = [
+        Markup('<div class="chart" data-l="{}" lang="{}" role="img" aria-label="{}">{}</div>').format(
+            language, "zh-CN" if language == "zh" else "en", text(caption, language, **values), Markup(svg)
+        )
+        for language, svg in drawn.items()
+    ]
+    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
+        Markup("").join(parts), bilingual(caption, **values)
+    )
+
+
+def _figures(run: Run, confidence: str) -> dict[str, list[Markup]]:
+    """Every chart of the page, by section; sections without data are empty lists."""
+    scores, models = run.scores, run.models
+    bits: dict[str, list[Json]] = {}
+    for row in scores.get("bits_per_byte") or []:
+        bits.setdefault(str(row["language"]), []).append(row)
+    figures = {
+        "headline": [_figure(partial(charts.headline_chart, run), "headline_caption", confidence=confidence)],
+        "curves": [_loss_figure(stage, lines) for stage, lines in run.metrics.items()],
+        "funnel": [
+            _figure(partial(charts.funnel_chart, ledger), "funnel_caption", corpus=name)
+            for name, ledger in run.corpora.items()
+        ],
+        "mix": [
+            _figure(partial(charts.mix_chart, ledger), "mix_caption", stage=name) for name, ledger in run.packs.items()
+        ],
+        "prompts": [
+            _figure(partial(charts.prompt_chart, group["rows"], models), "prompt_caption", task=group["name"])
+            for group in _score_groups(scores)[: charts.MAX_PROMPT_CHARTS]
+        ],
+        "bits": [
+            _figure(partial(charts.bits_chart, rows, models), "bpb_caption", language=name, confidence=confidence)
+            for name, rows in bits.items()
+        ],
+        "forgetting": [
+            _figure(
+                partial(charts.change_chart, scores.get("bits_per_byte_changes") or []),
+                "forgetting_caption",
+                confidence=confidence,
+            )
+        ],
+        "differences": [
+            _figure(
+                partial(charts.difference_chart, scores.get("differences") or []),
+                "differences_caption",
+                confidence=confidence,
+            )
+        ],
+    }
+    return {name: [f for f in drawn if f] for name, drawn in figures.items()}
+
+
+def _loss_figure(stage: str, lines: list[Json]) -> Markup:
+    """One stage's curve; the caption says when only every k-th step is drawn."""
+    every = charts.thinning(len(lines))
+    drawn = {language: charts.loss_chart(lines, language) for language in LANGUAGES}
+    if not all(drawn.values()):
+        return Markup("")
+    thin = {"en": f", one in {every} drawn" if every > 1 else "", "zh": f"（每 {every} 步画一点）" if every > 1 else ""}
+    captions = {
+        n: text("curves_caption", n, stage=stage, steps=f"{lines[-1]['step']:,}", thin=thin[n]) for n in LANGUAGES
+    }
+    parts = [
+        Markup('<div class="chart" data-l="{}" role="img" aria-label="{}">{}</div>').format(
+            n, captions[n], Markup(drawn[n])
+        )
+        for n in LANGUAGES
+    ]
+    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
+        Markup("").join(parts), both(captions["en"], captions["zh"])
+    )
+
+
+def _score_groups(scores: Json) -> list[dict[str, Any]]:
+    """The table's rows by task and group, in file order, with what the head of each group says."""
+    table = scores.get("table") or []
+    order: dict[tuple[str, str], int] = {}
+    for row in table:
+        order.setdefault((str(row["task"]), str(row.get("group") or "")), len(order))
+
+    def place(row: Json) -> int:
+        return order[str(row["task"]), str(row.get("group") or "")]
+
+    groups = []
+    for _, rows in groupby(sorted(table, key=place), key=place):
+        members = list(rows)
+        first = members[0]
+        name = str(first.get("title") or first["task"])
+        group = str(first.get("group") or "")
+        groups.append(
+            {
+                "task": str(first["task"]),
+                "title": name,
+                "group": group,
+                "name": f"{name} · {group}" if group else name,
+                "near_chance": next((str(r["near_chance"]) for r in members if r.get("near_chance")), ""),
+                "rows": members,
+            }
+        )
+    return groups
+
+
+def _corpus_rows(ledger: Json) -> list[dict[str, Any]]:
+    """One line per source: its parts in records, other reasons by name, and whether they add up to what was read."""
+    rows = []
+    for source, entry in (ledger.get("sources") or {}).items():
+        parts = charts.fates(entry)
+        reasons = {r: p for r, p in (entry.get("dropped") or {}).items() if r not in ("duplicate", "contaminated")}
+        rows.append(
+            {
+                "source": source,
+                "records": entry.get("records"),
+                "bytes": entry.get("bytes"),
+                "parts": parts,
+                "reasons": {r: p["records"] if isinstance(p, dict) else p for r, p in reasons.items()},
+                "adds_up": sum(parts.values()) == entry.get("records"),
+            }
+        )
+    return rows
+
+
+def _script_texts() -> dict[str, dict[str, str]]:
+    """The texts that the page's script writes, with their {holes} left open."""
+    from pandallm.report.text import TEXT
+
+    keys = (
+        "found",
+        "page",
+        "context",
+        "completion",
+        "option_scores",
+        "all_tasks",
+        "all_prompts",
+        "likelihood",
+        "generation",
+        "prompt",
+        "search",
+    )
+    return {key: dict(zip(LANGUAGES, TEXT[key])) for key in keys}
