@@ -58,7 +58,7 @@ def evaluate_all(run: "Run", models: Mapping[str, tuple[Path, str]], cost: float
                     model,
                     tasks,
                     {c: a.path for c, a in corpora.items()},
-                    e,
+                    e.model_copy(update={"bits_per_byte": tuple(corpora)}),
                     work.folder,
                     device=run.recipe.runtime.device,
                     threads=run.recipe.runtime.threads,

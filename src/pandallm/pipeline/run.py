@@ -351,7 +351,7 @@ class Run:
             for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
                 self.corpus(corpus)
             packs = {name: self.packs(name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
-            training = {name: 3.0 * a.manifest["facts"]["exposed_tokens"] for name, a in packs.items()}
+            training = {name: 3.0 * a.manifest["facts"]["ledger"]["total"]["exposures"] for name, a in packs.items()}
             scoring = self._scoring_cost()
             models: dict[str, tuple[Path, str]] = {} if self.recipe.base.scratch else {"base": self.start()}
             with self.overall.whole(sum(training.values()) + scoring * len(self._evaluated_models())):
