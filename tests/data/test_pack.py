@@ -1,0 +1,325 @@
+"""Packs: every token accounted for, boundaries and masks exact, budgets kept."""
+
+import random
+from collections import Counter
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+from pandallm.data.clean import clean_corpus
+from pandallm.data.corpus import corpus_examples
+from pandallm.data.mix import source_amounts
+from pandallm.data.pack import pack_corpus
+from pandallm.data.packs import Packs
+from pandallm.data.rows import best_fit_decreasing, pack_rows, row_order
+from pandallm.data.spec import CorpusSpec, NoDedup, SourceSpec
+from pandallm.data.tokenize import tokenizer_facts
+from pandallm.data.types import Example
+from pandallm.errors import BadInput
+from pandallm.store import digest_folder, write_json
+
+EOS, BOS = 256, 257
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One token a byte, so that lengths can be told by hand."""
+    return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def byte_tokenizer(folder: Path, **config: Any) -> Path:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["</s>", "<s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", {"eos_token": "</s>", "bos_token": {"content": "<s>"}, **config})
+    return folder
+
+
+def corpus(folder: Path, **sources: tuple[str, list[dict[str, Any]]]) -> tuple[Path, dict[str, SourceSpec]]:
+    """source=(adapter, records) -> a cleaned corpus."""
+    folder.mkdir(exist_ok=True)
+    files = {}
+    for name, (_, rows) in sources.items():
+        files[name] = [folder / f"{name}.json"]
+        write_json(files[name][0], rows)
+    specs = {name: SourceSpec(adapter=adapter, files="-") for name, (adapter, _) in sources.items()}  # type: ignore[arg-type]
+    clean_corpus("c", CorpusSpec(sources=specs, dedup=NoDedup()), files, folder / "cleaned")
+    return folder / "cleaned", specs
+
+
+def pack(cleaned: Path, tokenizer: Path, out: Path, specs: dict[str, SourceSpec], **more: Any) -> Packs:
+    settings: dict[str, Any] = {
+        "packing": "best_fit",
+        "sequence_length": 32,
+        "batch_sequences": 4,
+        "seed": 1,
+        "sources": specs,
+    }
+    if not {"epochs", "tokens", "steps"} & set(more):
+        settings["epochs"] = 1
+    facts = pack_corpus(cleaned, tokenizer, out, **settings | more)
+    packs = Packs.open(out)
+    assert packs.facts == facts
+    return packs
+
+
+def documents(n: int, seed: int = 0, longest: int = 60) -> list[dict[str, Any]]:
+    rng = random.Random(seed)
+    return [{"text": "".join(rng.choice("abcdef") for _ in range(rng.randint(1, longest)))} for _ in range(n)]
+
+
+def questions(n: int, seed: int = 0) -> list[dict[str, Any]]:
+    rng = random.Random(seed)
+
+    def word(most: int) -> str:
+        return "".join(rng.choice("uvwxyz") for _ in range(rng.randint(1, most)))
+
+    return [{"instruction": word(20), "input": "", "output": word(20)} for _ in range(n)]
+
+
+def expected(example: Example, bos: bool = False) -> tuple[list[int], list[int]]:
+    """(token kinds, trained) of an example by hand: bytes as characters, EOS after each trained turn."""
+    text: list[Any] = [BOS] if bos else []
+    trained = [0] if bos else []
+    for i, turn in enumerate(example.turns):
+        text += list(turn.text)
+        trained += [int(turn.train)] * len(turn.text)
+        if turn.train and (i + 1 == len(example.turns) or not example.turns[i + 1].train):
+            text.append(EOS)
+            trained.append(1)
+    return text, trained
+
+
+def spell(ids: Any) -> list[Any]:
+    names = dict(enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())))
+    names = {k: {"Ċ": "\n", "Ġ": " "}.get(v, v) for k, v in names.items()}
+    return [names.get(int(i), int(i)) for i in ids]
+
+
+def stretches(packs: Packs) -> list[tuple[int, int, list[Any], list[int]]]:
+    """(row, example, tokens, mask) of each stretch of one example in a row."""
+    found = []
+    for r in range(packs.rows):
+        row = packs.row(r)
+        assert 0 < len(row.input_ids) <= packs.sequence_length
+        ids = row.example_ids.tolist()
+        cuts = [0, *(i for i in range(1, len(ids)) if ids[i] != ids[i - 1]), len(ids)]
+        for a, b in pairwise(cuts):
+            found.append((r, ids[a], spell(row.input_ids[a:b]), row.loss_mask[a:b].tolist()))
+    return found
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    packing=st.sampled_from(["best_fit", "one_per_sequence", "concatenate"]),
+    length=st.integers(2, 70),
+    bos=st.booleans(),
+)
+def test_every_token_is_where_the_ledger_says(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Path, seed: int, packing: str, length: int, bos: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("pack")
+    cleaned, specs = corpus(folder, t=("text", documents(15, seed)), q=("alpaca", questions(15, seed)))
+    packs = pack(cleaned, tokenizer, folder / "out", specs, packing=packing, sequence_length=length, add_bos=bos)
+    examples = {e.id: e for e in corpus_examples(cleaned)}
+    table = pq.read_table(folder / "out/examples.parquet").to_pylist()
+    got: dict[int, list[Any]] = {}
+    trained = 0
+    rows: dict[int, list[int]] = {}
+    for row, number, text, mask in sorted(stretches(packs), key=lambda s: s[1]):
+        example = examples[table[number]["id"]]
+        want_text, want_mask = expected(example, bos)
+        rows.setdefault(number, []).append(row)
+        if example.source == "q":
+            assert number not in got, "an example stands in one row"
+            assert text == want_text[:length]
+            assert mask == [0, *want_mask[1:length]]
+        else:
+            # A piece stands in its document as it is; its first token is no target.
+            assert any(want_text[i : i + len(text)] == text for i in range(len(want_text)))
+            assert mask[0] == 0
+            assert all(mask[1:])
+        got.setdefault(number, []).append(text)
+        trained += sum(mask)
+    for number, pieces in got.items():
+        example = examples[table[number]["id"]]
+        if example.source == "t":
+            assert Counter(chain(*pieces)) == Counter(expected(example, bos)[0])
+            if packing != "concatenate" and sum(map(len, pieces)) <= length:
+                assert len(pieces) == 1
+    ledger = packs.facts["ledger"]
+    for name in ("t", "q"):
+        entry = ledger["sources"][name]
+        texts = [expected(e, bos)[0] for e in examples.values() if e.source == name]
+        assert entry["unique"] == sum(map(len, texts))
+        assert entry["unique"] == entry["trained"] + entry["masked"] + entry["truncated"] + entry["over_budget"]
+        assert entry["over_budget"] == 0
+    assert ledger["sources"]["t"]["truncated"] == 0
+    assert ledger["total"]["trained"] == trained
+    assert ledger["total"]["exposures"] == sum(map(packs.tokens_of_step, range(packs.steps)))
+    assert trained == sum(map(packs.trained_tokens_of_step, range(packs.steps)))
+    stored = {row["id"] for row in table}
+    for example in examples.values():
+        if example.id not in stored:  # only where every target was cut
+            assert not any(expected(example, bos)[1][1:length])
+
+
+def test_conversations_end_every_answer(tmp_path: Path, tokenizer: Path) -> None:
+    chat = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}] * 2
+    cleaned, specs = corpus(tmp_path, c=("conversations", [{"conversations": chat}]))
+    packs = pack(cleaned, tokenizer, tmp_path / "out", specs)
+    row = packs.row(0)
+    assert spell(row.input_ids) == [*"hi\nyo", EOS, *"hi\nyo", EOS]
+    assert row.loss_mask.tolist() == [0, 0, 0, 1, 1, 1] * 2
+    assert packs.sources == ["c"]
+    assert packs.languages == ["zh"]
+
+
+def test_special_tokens_in_text_are_text(tmp_path: Path, tokenizer: Path) -> None:
+    cleaned, specs = corpus(tmp_path, t=("text", [{"text": "a</s>b"}]))
+    assert spell(pack(cleaned, tokenizer, tmp_path / "out", specs).row(0).input_ids) == [*"a</s>b", EOS]
+
+
+def test_bos_as_the_tokenizer_declares(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    assert tokenizer_facts(byte_tokenizer(tmp_path / "a")).bos_id is None
+    assert tokenizer_facts(byte_tokenizer(tmp_path / "b", add_bos_token=True)).bos_id == BOS
+    path = byte_tokenizer(tmp_path / "c")
+    template = Tokenizer.from_file(str(path / "tokenizer.json"))
+    template.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", BOS)])
+    template.save(str(path / "tokenizer.json"))
+    assert tokenizer_facts(path).bos_id == BOS
+    assert tokenizer_facts(path, add_bos=False).bos_id is None
+    (tmp_path / "a/tokenizer_config.json").unlink()
+    with pytest.raises(BadInput, match="names no end-of-sequence token"):
+        tokenizer_facts(tmp_path / "a")
+    with pytest.raises(BadInput, match=r"holds no tokenizer\.json"):
+        tokenizer_facts(tmp_path)
+
+
+def test_budgets(tmp_path: Path, tokenizer: Path) -> None:
+    cleaned, specs = corpus(tmp_path, t=("text", documents(60)))
+    one = pack(cleaned, tokenizer, tmp_path / "one", specs)
+    order = one.arrays["order"]
+    assert sorted(order.tolist()) == list(range(one.rows))
+    assert one.steps == -(-one.rows // 4)
+    half = pack(cleaned, tokenizer, tmp_path / "half", specs, epochs=2.5)
+    rows = half.arrays["order"].tolist()
+    assert len(rows) == round(2.5 * one.rows)
+    assert sorted(rows[: one.rows]) == sorted(rows[one.rows : 2 * one.rows]) == list(range(one.rows))
+    assert rows[: one.rows] != rows[one.rows : 2 * one.rows]
+    assert rows[: one.rows] == order.tolist(), "a longer budget begins alike"
+    exact = pack(cleaned, tokenizer, tmp_path / "exact", specs, steps=31)
+    assert exact.steps == 31
+    assert all(len(exact.rows_of_step(k)) == 4 for k in range(31))
+    assert exact.facts["ledger"]["total"]["passes"] > 1
+    with pytest.raises(IndexError):
+        exact.rows_of_step(31)
+    for wanted in (1, 500, 5000):
+        packs = pack(cleaned, tokenizer, tmp_path / f"tokens{wanted}", specs, tokens=wanted)
+        read = [packs.tokens_of_step(k) for k in range(packs.steps)]
+        assert sum(read[:-1]) < wanted <= sum(read)
+    few = pack(cleaned, tokenizer, tmp_path / "few", specs, steps=1)
+    assert few.facts["ledger"]["total"]["over_budget"] > 0
+    for budget in ({"epochs": 1, "steps": 1}, {"epochs": None}):
+        with pytest.raises(BadInput, match="exactly one of epochs, tokens, steps"):
+            pack(cleaned, tokenizer, tmp_path / "no", specs, **budget)
+
+
+def test_no_target_is_refused(tmp_path: Path, tokenizer: Path) -> None:
+    cleaned, specs = corpus(tmp_path, q=("alpaca", [{"instruction": "x" * 50, "input": "", "output": "y"}]))
+    with pytest.raises(BadInput, match=r"No token of .* would be trained at sequence_length 32"):
+        pack(cleaned, tokenizer, tmp_path / "out", specs)
+
+
+def test_an_example_without_room_for_its_answer_is_left_out_and_counted(tmp_path: Path, tokenizer: Path) -> None:
+    long, cut = (
+        {"instruction": "x" * 50, "input": "", "output": "y"},
+        {"instruction": "x" * 20, "input": "", "output": "y" * 20},
+    )
+    cleaned, specs = corpus(tmp_path, q=("alpaca", [long, cut]))
+    packs = pack(cleaned, tokenizer, tmp_path / "out", specs)
+    assert packs.rows == 1
+    assert spell(packs.row(0).input_ids) == [*"x" * 20, "\n", *"y" * 11]
+    total = packs.facts["ledger"]["total"]
+    assert (total["unique"], total["trained"], total["masked"], total["truncated"]) == (53 + 42, 11, 21, 53 + 10)
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 1}, {"tokens": 6000}, {"steps": 60}])
+def test_shares(tmp_path: Path, tokenizer: Path, budget: dict[str, int]) -> None:
+    cleaned, specs = corpus(tmp_path, big=("text", documents(300)), small=("alpaca", questions(40)))
+    specs = {
+        "big": specs["big"].model_copy(update={"share": 0.8}),
+        "small": specs["small"].model_copy(update={"share": 0.2, "max_epochs": 8.0}),
+    }
+    packs = pack(cleaned, tokenizer, tmp_path / "out", specs, **budget)
+    ledger = packs.facts["ledger"]["sources"]
+    assert ledger["small"]["share"] == pytest.approx(0.2, abs=0.03)
+    assert ledger["small"]["wanted_share"] == pytest.approx(0.2)
+    for entry in ledger.values():
+        assert entry["unique"] == entry["trained"] + entry["masked"] + entry["truncated"] + entry["over_budget"]
+    # Copies of one example in one row must not run together.
+    examples = pq.read_table(tmp_path / "out/examples.parquet").to_pylist()
+    for _, number, text, _ in stretches(packs):
+        assert len(text) <= examples[number]["tokens"]
+    few = {**specs, "small": specs["small"].model_copy(update={"max_epochs": 1.0})}
+    capped = pack(cleaned, tokenizer, tmp_path / "capped", few, **budget)
+    assert capped.facts["ledger"]["sources"]["small"]["passes"] <= 1.0
+    with pytest.raises(BadInput, match="Source small has no share but others have"):
+        pack(cleaned, tokenizer, tmp_path / "no", {**specs, "small": SourceSpec(adapter="alpaca", files="-")})
+
+
+def test_amounts_by_hand() -> None:
+    unique, shares, caps = np.array([100, 1000]), np.array([0.5, 0.5]), np.array([2.0, 2.0])
+    assert source_amounts(unique, shares, caps, 300, fill=True).tolist() == [150, 150]
+    assert source_amounts(unique, shares, caps, 1000, fill=False).tolist() == [200, 500]
+    assert source_amounts(unique, shares, caps, 1000, fill=True).tolist() == [200, 800]
+    assert source_amounts(unique, shares, caps, 9000, fill=True).tolist() == [200, 2000]
+
+
+def test_the_bytes_depend_on_the_seed_and_not_on_the_workers(tmp_path: Path, tokenizer: Path) -> None:
+    cleaned, specs = corpus(tmp_path, t=("text", documents(600)), q=("alpaca", questions(600)))
+    for name, more in {"a": {}, "b": {"workers": 2}, "c": {"seed": 2}}.items():
+        pack(cleaned, tokenizer, tmp_path / name, specs, **more)
+    a, b, c = (digest_folder(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a != c
+    mixed = np.load(tmp_path / "a/source_ids.npy")
+    halves = [Counter(part.tolist()) for part in np.array_split(mixed, 2)]
+    assert abs(halves[0][0] - halves[1][0]) < 0.2 * len(mixed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 80))
+def test_best_fit_never_overfills_and_wastes_less_than_half(lengths: list[int], room: int) -> None:
+    rows = best_fit_decreasing(np.array(lengths, np.int64), room)
+    used = np.bincount(rows, lengths) if lengths else np.zeros(0)
+    assert (used <= room).all()
+    assert (used > 0).all()
+    assert len(used) <= 2 * sum(lengths) / room + 1
+
+
+def test_concatenate_fills_rows() -> None:
+    lengths = np.array([7, 9, 30, 4, 1], np.int64)
+    segments = pack_rows(lengths, np.ones(5, np.bool_), 10, "concatenate", 0)
+    assert np.bincount(segments.row, segments.length).tolist() == [10, 10, 10, 10, 10, 1]
+    assert np.bincount(segments.entry, segments.length).tolist() == lengths.tolist()
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 3}, {"tokens": 1000}, {"steps": 7}])
+def test_every_pass_is_a_permutation(budget: dict[str, int]) -> None:
+    order = row_order(np.full(10, 13), 4, 5, **budget)
+    for start in range(0, len(order) - 9, 10):
+        assert sorted(order[start : start + 10].tolist()) == list(range(10))
