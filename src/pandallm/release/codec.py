@@ -66,15 +66,20 @@ ITEM_BYTES = {
 def ordered(bits: Unsigned, kind: Float) -> Unsigned:
     """Bit patterns -> unsigned integers in the order of the numbers (a bijection; -0.0 is one below 0.0)."""
     sign = np.dtype(f"<i{kind.bits // 8}")
-    negative = (bits.view(sign) >> (kind.bits - 1)).view(kind.dtype)
-    return bits ^ (negative | kind.dtype.type(1 << (kind.bits - 1)))
+    out: Unsigned = (bits.view(sign) >> (kind.bits - 1)).view(kind.dtype)
+    out |= kind.dtype.type(1 << (kind.bits - 1))
+    out ^= bits
+    return out
 
 
 def unordered(values: Unsigned, kind: Float) -> Unsigned:
     """Inverse of `ordered`."""
     sign = np.dtype(f"<i{kind.bits // 8}")
-    positive = (values.view(sign) >> (kind.bits - 1)).view(kind.dtype)
-    return values ^ (~positive | kind.dtype.type(1 << (kind.bits - 1)))
+    out: Unsigned = (values.view(sign) >> (kind.bits - 1)).view(kind.dtype)
+    np.invert(out, out=out)
+    out |= kind.dtype.type(1 << (kind.bits - 1))
+    out ^= values
+    return out
 
 
 def exponents(bits: Unsigned, kind: Float) -> Unsigned:
@@ -84,12 +89,16 @@ def exponents(bits: Unsigned, kind: Float) -> Unsigned:
 
 def _zigzag(difference: Unsigned, kind: Float) -> Unsigned:
     signed = difference.view(np.dtype(f"<i{kind.bits // 8}"))
-    return ((signed << 1) ^ (signed >> (kind.bits - 1))).view(kind.dtype)
+    out = signed >> (kind.bits - 1)
+    out ^= signed << 1
+    return out.view(kind.dtype)
 
 
 def _unzigzag(symbols: Unsigned, kind: Float) -> Unsigned:
-    one = kind.dtype.type(1)
-    return (symbols >> one) ^ (~(symbols & one) + one)
+    sign = symbols & kind.dtype.type(1)
+    np.negative(sign, out=sign)
+    sign ^= symbols >> 1
+    return sign
 
 
 def _planes(values: Unsigned) -> list[Unsigned]:
@@ -121,14 +130,18 @@ def _pack(symbols: Unsigned, bits: int) -> tuple[bytes, Unsigned]:
     return small.tobytes(), escaped
 
 
+def _unpacked(bits: int) -> Unsigned:
+    """Table: packed byte -> its 8 / bits symbols, a byte each, as one integer."""
+    shifts = range(0, 8, bits)
+    rows = np.stack([(np.arange(256) >> shift) & ((1 << bits) - 1) for shift in shifts], axis=1).astype(np.uint8)
+    return rows.reshape(-1).view(f"<u{len(shifts)}")
+
+
+_UNPACKED = {bits: _unpacked(bits) for bits in _BITS}
+
+
 def _unpack(packed: Unsigned, bits: int, count: int) -> Unsigned:
-    per = 8 // bits
-    if per == 1:
-        return packed
-    rows = np.empty((packed.size, per), np.uint8)
-    for j in range(per):
-        np.bitwise_and(packed >> np.uint8(bits * j), (1 << bits) - 1, out=rows[:, j])
-    return rows.reshape(-1)[:count]
+    return packed if bits == 8 else _UNPACKED[bits].take(packed).view(np.uint8)[:count]
 
 
 def _choose(symbols: Unsigned) -> tuple[int, int]:
@@ -157,17 +170,24 @@ def _compress(data: bytes | memoryview) -> bytes:
     return zstandard.ZstdCompressor(level=1).compress(data) if len(data) else b""
 
 
+def _classes(base: Unsigned, kind: Float) -> tuple[Unsigned, list[int]]:
+    """The stable order by exponent, and how many elements each exponent that occurs has."""
+    exponent = exponents(base, kind)
+    order = np.argsort(exponent, kind="stable")
+    bounds = np.searchsorted(exponent[order], np.arange(257))
+    return order, [int(n) for n in np.diff(bounds) if n]
+
+
 def _encode_difference(base: Unsigned, target: Unsigned, kind: Float) -> bytes:
-    order = np.argsort(exponents(base, kind), kind="stable")
-    counts = np.bincount(exponents(base, kind), minlength=256)
+    order, counts = _classes(base, kind)
     symbols = _zigzag(ordered(target, kind) - ordered(base, kind), kind)[order]
     width = kind.bits // 8
     params, escapes = bytearray(), []
     low: list[list[bytes]] = [[] for _ in range(width - 1)]
     frames: list[tuple[int, bytes]] = []
     pending, classes, weights, start = bytearray(), 0, 0, 0
-    for exponent in np.flatnonzero(counts):
-        part = symbols[start : start + counts[exponent]]
+    for count in counts:
+        part = symbols[start : start + count]
         start += part.size
         split, index = _choose(part)
         params.append(index | split << 4)
@@ -282,20 +302,17 @@ class _Reader:
 
 
 def _decode_difference(reader: _Reader, base: Unsigned, kind: Float) -> Unsigned:
-    exponent = exponents(base, kind)
-    order = np.argsort(exponent, kind="stable")
-    counts = np.bincount(exponent, minlength=256)
-    counts = counts[counts > 0]
+    order, counts = _classes(base, kind)
     width = kind.bits // 8
     classes, frame_count, escape_count = reader.unpack("HHI")
     params = bytes(reader.take(classes))
-    if classes != counts.size or frame_count > classes or escape_count > base.size:
+    if classes != len(counts) or frame_count > classes or escape_count > base.size:
         raise BadInput("The delta is damaged, or made for another base: a chunk's classes do not fit.")
     if any((p & 15) >= len(_BITS) or (p >> 4) >= width for p in params):
         raise BadInput("The delta is damaged: a chunk names a coding that does not exist.")
     bits = [_BITS[p & 15] for p in params]
     splits = [p >> 4 for p in params]
-    packed_bytes = [-(-int(n) * b // 8) for n, b in zip(counts, bits, strict=True)]
+    packed_bytes = [-(-n * b // 8) for n, b in zip(counts, bits, strict=True)]
     frames = [reader.unpack("HI") for _ in range(frame_count)]
     tail = reader.unpack(f"{2 * width - 1}I")
     if any(not n for n, _ in frames) or sum(n for n, _ in frames) != classes:
@@ -305,8 +322,7 @@ def _decode_difference(reader: _Reader, base: Unsigned, kind: Float) -> Unsigned
         packed.append(reader.frame(length, sum(packed_bytes[first : first + covered])))
         first += covered
     low = [
-        reader.frame(tail[j], int(sum(n for n, s in zip(counts, splits, strict=True) if s > j)))
-        for j in range(width - 1)
+        reader.frame(tail[j], sum(n for n, s in zip(counts, splits, strict=True) if s > j)) for j in range(width - 1)
     ]
     escaped = _join([reader.frame(tail[width - 1 + j], escape_count) for j in range(width)], kind.dtype)
     reader.end()
@@ -315,8 +331,7 @@ def _decode_difference(reader: _Reader, base: Unsigned, kind: Float) -> Unsigned
     symbols = np.empty(base.size, kind.dtype)
     at_packed = at_escape = start = 0
     at_low = [0] * (width - 1)
-    for n_, b, split, size in zip(counts, bits, splits, packed_bytes, strict=True):
-        n = int(n_)
+    for n, b, split, size in zip(counts, bits, splits, packed_bytes, strict=True):
         small = _unpack(stream[at_packed : at_packed + size], b, n)
         at_packed += size
         part = symbols[start : start + n]
@@ -336,7 +351,8 @@ def _decode_difference(reader: _Reader, base: Unsigned, kind: Float) -> Unsigned
         raise BadInput("The delta is damaged: a chunk has more escaped values than it uses.")
     difference = np.empty(base.size, kind.dtype)
     difference[order] = _unzigzag(symbols, kind)
-    return unordered(ordered(base, kind) + difference, kind)
+    difference += ordered(base, kind)
+    return unordered(difference, kind)
 
 
 def decode(blob: bytes, dtype: str, count: int, base: bytes | None = None) -> bytes:
