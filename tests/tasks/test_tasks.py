@@ -16,7 +16,9 @@ PAPER = "阅读下面的文章并从选项中选择的答案回答问题：\n\n\
 
 
 def mcq(**fields: Any) -> TaskSpec:
-    return TaskSpec.model_validate({"name": "t", "reader": "mcq", "prompts": {"p": {"template": "{question}"}}, **fields})
+    return TaskSpec.model_validate(
+        {"name": "t", "reader": "mcq", "prompts": {"p": {"template": "{question}"}}, **fields}
+    )
 
 
 def lines(path: Path, records: list[Any]) -> Path:
@@ -113,7 +115,9 @@ def test_c3_record_that_contradicts_itself_names_file_and_line(tmp_path: Path, c
 
 def test_logiqa2_reads_both_spellings_and_keeps_questions_that_share_an_id(tmp_path: Path) -> None:
     base = {"text": "甲比乙高。", "question": "谁高?", "options": ["甲", "乙"], "answer": 0}
-    path = lines(tmp_path / "dev.txt", [{**base, "id": 7}, {**base, "example_id": 8}, {**base, "id": 7, "text": "另一段。"}])
+    path = lines(
+        tmp_path / "dev.txt", [{**base, "id": 7}, {**base, "example_id": 8}, {**base, "id": 7, "text": "另一段。"}]
+    )
     questions = read_questions(load_task("logiqa2-zh"), [path])
     assert [q.id for q in questions] == ["7", "8", "7-2"]
     assert questions[0].cluster == questions[1].cluster != questions[2].cluster

@@ -3,7 +3,8 @@
 Strict: what is not clearly one option is None (unparsed; counted as wrong, its rate shown). Rules, in order, on the
 text after NFKC (full-width letters, brackets and colons become half-width; ① to ⑩ become (A) to (J)):
 
-1. The completion opens with a letter that stands alone: `B`, `B。`, `(B)`, `【B】`, `B项`, `B: that option's text`.
+1. The completion opens with a letter that stands alone: `B`, `B。`, `(B)`, `【B】`, `B项`, `B: some text`
+   (unless the text is another option's, or `A: ..` and `B: ..` begin a list).
    An opening with two letters joined (`A和B`, `A或B`, `A、B`) names none.
 2. A repeated list of options (lines `A: ..`, `B: ..`) and whatever follows a repeated prompt are ignored from here on.
 3. A marked answer: `答案：B`, `答案是B`, `正确选项为B`, `ANSWER: B`, `the answer is (B)`, `\\boxed{B}`; then
@@ -102,12 +103,15 @@ def _opening(text: str, options: Sequence[str]) -> int | None:
     if _is_list(text):
         return None
     if _OPENING.match(text) or not rest:
-        # "A. Smith" or "B: something else": a label must be followed by nothing or by its own option.
+        # `B: another option's text` contradicts itself, and `A. Smith` is a name.
         label = re.match(r"\s*[:.、)]\s*(?=\S)", rest)
         if not label or rest.lstrip().startswith("\n") or "\n" in label[0]:
             return position
         said = _bare(rest[label.end() :].split("\n", 1)[0])
-        return position if position >= len(options) or _agrees(said, _bare(options[position])) else None
+        if position >= len(options) or _agrees(said, _bare(options[position])):
+            return position
+        others = any(_agrees(said, _bare(o)) for o in options)
+        return None if others or (label[0].strip() == "." and said[:1].isascii()) else position
     if position < len(options):
         option = _bare(options[position])
         if option and _bare(rest.split("\n", 1)[0]).startswith(option) and not re.match(r"[A-Za-z]", rest):
@@ -123,7 +127,7 @@ def _agrees(said: str, option: str) -> bool:
 def _is_list(text: str) -> bool:
     lines = [line for line in text.split("\n") if line.strip()][:2]
     letters = [m[1] for line in lines if (m := _LISTED.match(line))]
-    return len(letters) == 2 and letters[0] != letters[1]
+    return letters in (["A", "B"], ["B", "C"], ["C", "D"], ["D", "E"])
 
 
 def _without_echo(text: str) -> str:
