@@ -1,0 +1,169 @@
+"""The loop: its files, what it refuses, how it stops."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import metrics, tiny_spec, weights, write_packs
+
+from pandallm.errors import BadInput, Interrupted, PandaError
+from pandallm.train.loop import train_stage
+from pandallm.train.spec import OptimizerSpec
+
+
+def test_learns_and_writes_what_the_contract_says(stage: Callable[..., Any], packs: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from pandallm.data.packs import Packs
+    from pandallm.model.folder import load_model
+
+    facts = stage(spec={"optimizer": OptimizerSpec(lr=2e-2, warmup=2)})
+    lines, opened = metrics(tmp_path / "work"), Packs.open(packs)
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.3
+    assert set(lines[0]) == {
+        "step", "steps", "loss", "lr", "grad_norm", "trained_tokens", "tokens", "seconds", "tokens_per_second", "loss_by_source",
+    }  # fmt: skip
+    assert facts["steps"] == lines[0]["steps"] == 20
+    assert facts["tokens"] == sum(line["tokens"] for line in lines) == sum(map(opened.tokens_of_step, range(20)))
+    assert facts["trained_tokens"] == sum(line["trained_tokens"] for line in lines)
+    assert facts["final_loss"] == lines[-1]["loss"]
+    assert facts["resumed_from"] == []
+    assert lines[0]["lr"] == pytest.approx(1e-2)
+    assert set(lines[0]["loss_by_source"]) == {"even", "odd"}
+    assert min(lines[0]["loss_by_source"].values()) <= lines[0]["loss"] <= max(lines[0]["loss_by_source"].values())
+    ids = torch.tensor([[5, 6, 7]])
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "work" / "model", attn_implementation="sdpa")
+    assert torch.equal(plain(ids).logits, load_model(tmp_path / "work" / "model")(ids).logits)
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "work" / "model")) == 258
+
+
+def test_bfloat16_and_gradient_checkpointing(stage: Callable[..., Any], tmp_path: Path) -> None:
+    stage("plain")
+    stage("saved", spec={"gradient_checkpointing": True})
+    for name, tensor in weights(tmp_path / "plain").items():
+        torch.testing.assert_close(weights(tmp_path / "saved")[name], tensor)
+    stage("half", spec={"dtype": "bfloat16"})
+    assert weights(tmp_path / "half")["lm_head.weight"].dtype == torch.bfloat16
+    full, half = metrics(tmp_path / "plain")[-1]["loss"], metrics(tmp_path / "half")[-1]["loss"]
+    assert full != half
+    assert half == pytest.approx(full, rel=0.02)
+
+
+def test_packs_of_another_model_are_refused(stage: Callable[..., Any], tmp_path: Path) -> None:
+    examples = [([300, 301, 400], [1, 1, 1])]
+    with pytest.raises(BadInput, match="holds token 400"):
+        stage(packs=write_packs(tmp_path / "ids", [[0]], examples, batch_sequences=1))
+    examples = [([3, 4, 5], [1, 1, 1])]
+    with pytest.raises(BadInput, match="sequence_length 65 is more than the 64 positions"):
+        stage(packs=write_packs(tmp_path / "long", [[0]], examples, batch_sequences=1, sequence_length=65))
+    with pytest.raises(BadInput, match="no trained token"):
+        stage(packs=write_packs(tmp_path / "mask", [[0]], [([3, 4, 5], [0, 0, 0])], batch_sequences=1))
+
+
+def test_a_step_without_trained_tokens_changes_nothing(stage: Callable[..., Any], base: Path, tmp_path: Path) -> None:
+    examples = [([3, 4, 5], [0, 0, 0]), ([5, 6, 7], [1, 1, 1])]
+    facts = stage(packs=write_packs(tmp_path / "packs", [[0], [1], [0]], examples, batch_sequences=1))
+    lines = metrics(tmp_path / "work")
+    assert [line["loss"] is None for line in lines] == [True, False, True]
+    assert facts["final_loss"] == lines[1]["loss"]
+    assert facts["trained_tokens"] == 2
+
+
+def test_not_finite_stops_and_names_the_examples(stage: Callable[..., Any], base: Path, tmp_path: Path) -> None:
+    """A token whose embedding is broken, met first in step 2."""
+    import json
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.embed_tokens.weight"][250] = float("inf")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    examples = [([3, 4, 5], [1, 1, 1]), ([5, 250, 7], [1, 1, 1])]
+    where = write_packs(tmp_path / "packs", [[0], [1], [0]], examples, batch_sequences=1)
+    with pytest.raises(PandaError, match=r"not finite at step 2 \(examples example-1;"):
+        stage(packs=where, start=broken)
+    assert json.loads((tmp_path / "work/logs/not_finite.json").read_text()) == {"step": 2, "examples": ["example-1"]}
+    assert not (tmp_path / "work" / "model").exists()
+
+
+def test_deadline_saves_and_says_how_to_go_on(stage: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(
+        Interrupted, match="the time budget after step 0 of 20 and is saved: run the same command again"
+    ):
+        stage(deadline=time.monotonic() - 1)
+    assert stage()["resumed_from"] == [0]
+
+
+def test_sigterm_saves(stage: Callable[..., Any], tmp_path: Path) -> None:
+    class Kill:
+        """Progress that sends the signal after the third step."""
+
+        def __init__(self) -> None:
+            self.steps = 0
+
+        def say(self, text: str) -> None:
+            pass
+
+        def task(self, name: str, total: float | None, unit: str = "") -> Any:
+            import contextlib
+
+            return contextlib.nullcontext(self)
+
+        def advance(self, amount: float = 1.0, note: str = "") -> None:
+            self.steps += int(amount)
+            if amount and self.steps == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM after step 3 of 20"):
+        stage(progress=Kill())
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert len(metrics(tmp_path / "work")) == 3
+    assert stage()["resumed_from"] == [3]
+    assert len(metrics(tmp_path / "work")) == 20
+
+
+def test_checkpoints_of_another_training_are_not_gone_on_with(stage: Callable[..., Any]) -> None:
+    with pytest.raises(Interrupted):
+        stage(deadline=0.0)
+    with pytest.raises(BadInput, match="another training"):
+        stage(seed=2)
+
+
+def test_works_outside_the_main_thread(base: Path, packs: Path, tmp_path: Path) -> None:
+    """Where signals cannot be caught."""
+    results: list[dict[str, Any]] = []
+
+    def run() -> None:
+        results.append(train_stage(base, packs, tiny_spec(), tmp_path / "work", seed=0, device="cpu", threads=1))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert results[0]["steps"] == 20
+
+
+def test_a_leaky_attention_is_refused_at_the_start(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AttentionInterface
+
+    import pandallm.model.packed as packed_module
+
+    right = packed_module.packed_attention
+
+    def leaky(module: Any, q: Any, k: Any, v: Any, mask: Any, packed: Any = None, **kwargs: Any) -> Any:
+        if packed is None:
+            return right(module, q, k, v, mask, **kwargs)
+        return right(module, q, k, v, mask, packed=packed_module.packed_layout([q.shape[2]]), **kwargs)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, packed_module.PACKED_ATTENTION, leaky)
+    with pytest.raises(PandaError, match="leak"):
+        stage()

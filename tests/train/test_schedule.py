@@ -1,0 +1,41 @@
+"""Schedules, by hand."""
+
+import pytest
+
+from pandallm.train.schedule import learning_rate, warmup_steps
+from pandallm.train.spec import OptimizerSpec
+
+
+def rates(steps: int, **settings: object) -> list[float]:
+    spec = OptimizerSpec.model_validate({"lr": 1.0, "warmup": 2, **settings})
+    return [learning_rate(spec, s, steps) for s in range(steps)]
+
+
+def test_by_hand() -> None:
+    assert rates(6, schedule="linear") == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25])
+    assert rates(6, schedule="linear", final_lr_share=0.2) == pytest.approx([0.5, 1, 1, 0.8, 0.6, 0.4])
+    assert rates(4, schedule="cosine", warmup=0) == pytest.approx([1, 0.8535534, 0.5, 0.1464466])
+    assert rates(4, schedule="constant", warmup=0) == [1, 1, 1, 1]
+    assert rates(10, schedule="wsd", warmup=0, decay_share=0.4) == pytest.approx([1] * 7 + [0.75, 0.5, 0.25])
+
+
+def test_warmup_as_share_and_as_steps() -> None:
+    assert warmup_steps(OptimizerSpec(lr=1, warmup=0.1), 50) == 5
+    assert warmup_steps(OptimizerSpec(lr=1, warmup=30), 50) == 30
+    assert warmup_steps(OptimizerSpec(lr=1, warmup=30), 10) == 10
+    assert rates(3, warmup=5) == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_equal_to_transformers_after_warmup(schedule: str) -> None:
+    import torch
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(schedule, optimizer, num_warmup_steps=3, num_training_steps=20)
+    values = []
+    for _ in range(20):
+        values.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    assert rates(20, schedule=schedule, warmup=3)[3:] == pytest.approx(values[3:])
