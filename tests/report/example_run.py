@@ -158,7 +158,7 @@ def write_example_run(folder: Path, hostile: str = "", questions: int = 30, step
         "quarantined": part,
     }
     entry["dropped"] = {"duplicate": {"records": 20, "bytes": 2000}, "contaminated": part, f"too short{hostile}": part}
-    write_json(folder / "ledgers" / "chinese.json", {"sources": {s: entry for s in sources}})
+    write_json(folder / "ledgers" / "chinese.json", {"sources": dict.fromkeys(sources, entry)})
     tokens = {
         "unique": 9000,
         "trained": 6000,
@@ -170,7 +170,7 @@ def write_example_run(folder: Path, hostile: str = "", questions: int = 30, step
     }
     for name in ("pretrain", "instruct"):
         ledger = {
-            "sources": {s: tokens for s in sources},
+            "sources": dict.fromkeys(sources, tokens),
             "total": {k: 4 * v if k != "passes" else v for k, v in tokens.items()},
         }
         write_json(folder / "ledgers" / f"pack-{name}.json", {"sources": sources, "rows": 3, "ledger": ledger})

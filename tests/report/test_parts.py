@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandallm.errors import BadInput
-from pandallm.report.charts import fates, funnel_chart, loss_chart, thinning
+from pandallm.report.charts import (
+    bits_chart,
+    change_chart,
+    difference_chart,
+    fates,
+    funnel_chart,
+    headline_chart,
+    loss_chart,
+    mix_chart,
+    prompt_chart,
+    thinning,
+)
 from pandallm.report.questions import question_data, script_json
 from pandallm.report.run import interval_includes_chance, read_run
 from pandallm.report.summary import summary
@@ -174,6 +185,26 @@ def test_loss_chart_draws_total_and_sources_and_thins() -> None:
     assert thinning(400) == 1
     path = max(svg.split(' d="'), key=len)
     assert path.split('"')[0].count("L") <= 400
+
+
+def test_every_chart_passes_its_schema(run: Path) -> None:
+    """The page draws with the checks off; here they are on."""
+    r = read_run(run)
+    scores = r.scores
+    group = [row for row in scores["table"] if row["group"] == "asked"]
+    bits = [row for row in scores["bits_per_byte"] if row["language"] == "zh"]
+    drawn = [
+        headline_chart(r, "en"),
+        prompt_chart(group, r.models, "zh"),
+        bits_chart(bits, r.models, "zh"),
+        change_chart(scores["bits_per_byte_changes"], "en"),
+        difference_chart(scores["differences"], "en"),
+        mix_chart(r.packs["pretrain"], "en"),
+    ]
+    for svg, label in zip(
+        drawn, ("never_seen", "listed · 生成", "news_zh", "base → instruct", "pretrain → instruct", "问答")
+    ):
+        assert label in svg
 
 
 def test_charts_of_nothing_are_left_out() -> None:

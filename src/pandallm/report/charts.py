@@ -6,10 +6,12 @@ Text stays text, so that the reader's own fonts show Chinese; colours are mapped
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import altair as alt
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
 from pandallm.report.run import (
     Json,
@@ -40,6 +42,11 @@ _TAGS = {"svg", "g", "path", "line", "rect", "text", "tspan", "defs", "clipPath"
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 Points = list[dict[str, Any]]
+
+
+def without_schema_checks() -> AbstractContextManager[Any]:
+    """Draw without checking specifications against their schema, which takes most of the time; tests check them."""
+    return debug_mode(False)
 
 
 def headline_chart(run: Run, language: str) -> str:
@@ -342,12 +349,18 @@ def _clean(name: Any) -> str:
 
 def _label_extent(labels: Sequence[str]) -> float:
     """Width kept for the names of the y axis: fonts of readers are wider than the one that draws (up to 8 px a letter at 12 px)."""
-    return min(150.0, max(sum(13.0 if ord(c) > 0x2E80 else 7.6 for c in label) for label in labels) + 8)
+    return min(130.0, max(sum(13.0 if ord(c) > 0x2E80 else 7.6 for c in label) for label in labels) + 8)
 
 
 def _svg(chart: Any, height: int, labels: Sequence[str] = ()) -> str:
     """Draw, check and fit for the page: no size of its own, no description of its own (the figure has one)."""
-    font = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK}
+    font: dict[str, Any] = {
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelColor": INK,
+        "titleColor": INK,
+    }
     drawn = chart.properties(
         width=WIDTH, height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"), padding=2
     ).configure(
@@ -355,7 +368,7 @@ def _svg(chart: Any, height: int, labels: Sequence[str] = ()) -> str:
         background="transparent",
         view=alt.ViewConfig(stroke=None),
         axis=alt.AxisConfig(
-            **font, gridColor=GRID, domain=False, ticks=False, labelLimit=150, labelPadding=6, titlePadding=8
+            **font, gridColor=GRID, domain=False, ticks=False, labelLimit=125, labelPadding=6, titlePadding=8
         ),
         axisY=alt.AxisConfig(grid=False, minExtent=_label_extent(labels) if labels else 0),
         axisQuantitative=alt.AxisConfig(grid=True, tickCount=5),

@@ -53,7 +53,7 @@ TEXT: dict[str, tuple[str, str]] = {
         "{task}: accuracy by prompt and model. Dashed: chance. Dotted: best constant answer.",
         "{task}：各提示与各模型的准确率。虚线：随机水平；点线：最佳常数答案。",
     ),
-    "differences": ("Differences between models", "模型之间的差异"),
+    "differences": ("Differences", "模型差异"),
     "differences_note": (
         "Difference = b − a, in percentage points, on the same questions. Where the interval includes 0, "
         "no difference is established.",
@@ -69,13 +69,13 @@ TEXT: dict[str, tuple[str, str]] = {
         "Language {language}: bits per byte per held-out source and model, with {confidence} intervals.",
         "语言 {language}：各留出来源与各模型的每字节比特数及 {confidence} 区间。",
     ),
-    "forgetting": ("Learning and forgetting", "学习与遗忘"),
+    "forgetting": ("Forgetting", "遗忘"),
     "forgetting_caption": (
         "Change of bits per byte from the first model to the second, with {confidence} intervals. "
         "Right of 0: worse, that is forgetting. Left of 0: better.",
         "从前一模型到后一模型每字节比特数的变化及 {confidence} 区间。0 右侧：变差，即遗忘；左侧：变好。",
     ),
-    "questions": ("Questions and answers", "题目与回答"),
+    "questions": ("Questions", "题目与回答"),
     "questions_note": (
         "Every model's answer to every question. Letters are the options in the order stored; ✓ right, ✗ wrong, "
         "∅ no answer found in what the model wrote.",
@@ -124,7 +124,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "tensors": ("tensors", "张量数"),
     "base": ("base", "基座"),
     "target": ("target", "目标"),
-    "provenance": ("How it was made", "来历"),
+    "provenance": ("Provenance", "来历"),
     "command": ("Command", "命令"),
     "recipe": ("Recipe", "配方"),
     "stages": ("Stages", "阶段"),
@@ -211,7 +211,7 @@ def text(key: str, language: str, /, **values: Any) -> str:
 
 
 def percent(value: float | None) -> str:
-    """0.8125 -> `81.3%`; None -> `–`."""
+    """0.8125 -> `81.2%`; None -> `–`."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 

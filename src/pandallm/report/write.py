@@ -37,14 +37,14 @@ def render(run: Run, with_text: bool = True) -> str:
     """The page's HTML."""
     assets = files("pandallm.report") / "assets"
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    for name, write in {
+    filters: dict[str, Callable[..., str]] = {
         "percent": percent,
         "signed": signed,
         "p": p_value,
         "count": count,
         "size": size,
-        "duration": duration,
-    }.items():
+    }
+    for name, write in {**filters, "duration": duration}.items():
         environment.filters[name] = partial(_or_none, write)
     environment.globals.update(
         t=bilingual, both=both, includes_chance=interval_includes_chance, interval_picture=interval_picture
@@ -53,6 +53,8 @@ def render(run: Run, with_text: bool = True) -> str:
     scores = run.scores
     data = question_data(run, with_text)
     confidence = f"{100 * scores.get('confidence', 0.95):g}%"
+    with charts.without_schema_checks():
+        figures = _figures(run, confidence)
     template = environment.from_string((assets / "report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         run=run,
@@ -64,7 +66,7 @@ def render(run: Run, with_text: bool = True) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=summary(run),
         confidence=confidence,
-        figures=_figures(run, confidence),
+        figures=figures,
         score_groups=_score_groups(scores),
         corpora={name: _corpus_rows(ledger) for name, ledger in run.corpora.items()},
         questions=data,
