@@ -218,6 +218,9 @@ def delta_verify(base: Path, delta: Path, target: Path, json_: AsJson = False, q
 
     with progress(quiet) as shown:
         facts = verify_delta(base, delta, target, progress=shown)
+    if not facts["verified"]:
+        more = f" ({len(facts['mismatches']) - 1} more differences)" if len(facts["mismatches"]) > 1 else ""
+        raise PandaError(f"{target} is not what base and delta give: {facts['mismatches'][0]}{more}")
     show_facts(facts, json_, "Verified: base + delta = target, bit for bit")
 
 

@@ -255,4 +255,6 @@ def test_steps_by_hand() -> None:
     assert reason("茶 teapot", LanguageStep(keep=("zh",), min_share=0.25)) == "language"
     assert reason("点击这里了" * 3 + prose(1, 30), RepetitionStep()) == "repetition"
     assert reason("点击这里了" * 2 + prose(1, 30), RepetitionStep()) is None
+    assert reason("呵" * 4, RepetitionStep()) is None
+    assert reason("呵" * 40, RepetitionStep()) == "repetition"
     assert reason("\x00 ", NormalizeStep()) == "empty"
