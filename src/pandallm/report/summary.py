@@ -37,8 +37,8 @@ def summary(run: Run) -> list[Sentence]:
     if run.recipe.get("world"):
         sentences.append(
             (
-                "The data is the built-in made-up world: the numbers show that the method works, not what a model knows of real Chinese.",
-                "数据来自内置的虚构世界：这些数值说明方法可行，并不说明模型对真实中文的掌握。",
+                "The data is the built-in made-up world: the numbers are about the method and say nothing about real Chinese.",
+                "数据来自内置的虚构世界：这些数值只关乎方法，不能说明模型对真实中文的掌握。",
             )
         )
     return sentences
@@ -137,7 +137,7 @@ def _at_chance(table: Sequence[Mapping[str, Any]]) -> list[Sentence]:
         return []
     return [
         (
-            f"On {', '.join(idle)} every interval includes chance: these scores show no ability in any model.",
+            f"On {', '.join(idle)} every interval includes chance: these scores give no evidence of ability in any model.",
             f"在 {'、'.join(idle)} 上，所有区间都包含随机水平：这些得分不能说明任何模型具备能力。",
         )
     ]

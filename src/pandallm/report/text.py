@@ -45,7 +45,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "scores_note": (
         "Each line: accuracy with its {confidence} interval; the tick in the small picture is chance. "
         "“Best constant” is the accuracy of always giving the most frequent answer. "
-        "“≈ chance” marks an interval that includes chance: such a score shows no ability.",
+        "“≈ chance” marks an interval that includes chance: such a score is no evidence of ability.",
         "每行：准确率及其 {confidence} 区间；小图中的刻度为随机水平。“最佳常数”指总是选择最常见答案的准确率。"
         "“≈ 随机”表示区间包含随机水平：该得分不能说明具备能力。",
     ),
