@@ -58,9 +58,14 @@ def test_hard_texts_come_back_through_transformers(trained: Path, text: str) -> 
     assert tokenizer.eos_token_id not in tokenizer("plain")["input_ids"]
 
 
-def test_turns_tokenize_alike_apart_and_joined_at_han_characters(trained: Path) -> None:
+def test_han_characters_and_line_breaks_stand_alone_so_that_turns_tokenize_alike_apart_and_joined(
+    trained: Path,
+) -> None:
     tokenizer = Tokenizer.from_file(str(trained / "tokenizer.json"))
     assert tokenizer.encode("小猫坐").tokens == ["小", "猫", "坐"]
+    prompt, answer = "问：\n", "小猫"
+    assert tokenizer.encode(prompt + answer).ids == tokenizer.encode(prompt).ids + tokenizer.encode(answer).ids
+    assert tokenizer.encode(prompt).ids == tokenizer.encode(prompt.rstrip()).ids + tokenizer.encode("\n").ids
 
 
 def test_llama3_split_joins_han_characters_into_words(tmp_path: Path) -> None:

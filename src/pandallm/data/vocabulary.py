@@ -19,7 +19,9 @@ BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
 CHARACTER_COVERAGE = 0.9995
 #: How Llama 3 cuts text before BPE (tokenizer.json of the published models).
 LLAMA3_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-HAN_PATTERN = r"\p{Han}"
+#: Line breaks stand alone as well: a token such as "：\\n" would span the end of a prompt, and the harness scheme of scoring (context and
+#: continuation tokenised as one text, cut at the context's own length) would then lose the break that training has seen.
+HAN_PATTERN = r"\p{Han}|\n"
 
 
 def _texts(corpora: Sequence[Path]) -> Iterator[str]:

@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pandallm.errors import BadInput
-from pandallm.microworld.lexicon import ALONE, ANSWER_OPENINGS, ATTRIBUTES, LISTED, NEWS_OPENINGS, READING, VALUES
+from pandallm.microworld.lexicon import (
+    ALONE,
+    ANSWER_OPENINGS,
+    ATTRIBUTES,
+    LISTED,
+    NEWS_OPENINGS,
+    QUESTION_OPENINGS,
+    READING,
+    VALUES,
+)
 from pandallm.microworld.spec import WorldSpec
 from pandallm.microworld.world import Language, Person, World, question, statement, word
 
@@ -123,15 +132,12 @@ class Writer:
         }
 
     def baike(self, asked: Sequence[Person]) -> Record:
-        """Questions answered by the value alone: open, between two values, or about a passage given as description."""
-        x, description = self.rng.random(), ""
-        person, attribute = self.rng.choice(asked), self.rng.choice(ATTRIBUTES)
-        value = self.world.facts[person, attribute]
-        title = question(self.rng, person, attribute, "zh")
-        if x < 0.8:
-            other = self.rng.choice([v for v in range(len(VALUES[attribute])) if v != value])
-            one, two = (word(attribute, v, "zh") for v in self.rng.sample([value, other], 2))
-            title += f"是{one}还是{two}？" if x < 0.5 else ""
+        """Questions answered by the value alone; one in five is about a passage given as description."""
+        description = ""
+        if self.rng.random() < 0.8:
+            person, attribute = self.rng.choice(asked), self.rng.choice(ATTRIBUTES)
+            value = self.world.facts[person, attribute]
+            title = self.rng.choice(QUESTION_OPENINGS) + question(self.rng, person, attribute, "zh")
         else:
             people, attribute, values, description = self.passage(self.world.strangers, self.rng.choice([2, 3]), "zh")
             i = self.rng.randrange(len(people))
