@@ -39,7 +39,7 @@ def evaluate_model(
     """Score one model folder; writes `out`/rows.jsonl and `out`/bits_per_byte.jsonl and returns facts.
 
     Rows stand in the order of tasks, prompts, methods, questions. `held_out` maps a corpus to its folder (with
-    held_out.parquet). `deadline` is a `time.time()`; past it, what is scored stays in `out`/.journal and Interrupted is
+    held_out.parquet). `deadline` is a `time.monotonic()`; past it, what is scored stays in `out`/.journal and Interrupted is
     raised; the same call goes on from there. Generation runs only for prompts with `generate: true`.
     Facts: rows, documents, seconds, device, shared_prefixes (None where no likelihood was scored), truncated.
     """
@@ -134,7 +134,7 @@ class _Run:
         )
 
     def _check_deadline(self) -> None:
-        if self.deadline is not None and time.time() > self.deadline:
+        if self.deadline is not None and time.monotonic() > self.deadline:
             raise Interrupted(f"The time for evaluating {self.name} is over; run again to go on where it stopped.")
 
     def likelihood(self, task: TaskSpec, name: str, prompt: PromptSpec, questions: Sequence[Question]) -> list[Row]:

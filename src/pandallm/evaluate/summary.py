@@ -211,6 +211,7 @@ def _bits(rows: Sequence[Row], spec: EvaluateSpec) -> list[dict[str, Any]]:
     cells: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
     for r in rows:
         cells[r["model"], r["corpus"], r["source"], r["language"]].append(r)
+        cells[r["model"], "all", "all", r["language"]].append(r)  # a language as a whole, beside its sources
     model_order = {m: i for i, m in enumerate(spec.models)}
     out = []
     for key in sorted(cells, key=lambda k: (k[1:], model_order.get(k[0], 99))):

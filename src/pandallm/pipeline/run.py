@@ -108,7 +108,7 @@ class Run:
                     if artifact is None:
                         if not resumes:
                             work.clear()
-                        artifact = work.commit(make(work, part))
+                        artifact = work.commit({**(make(work, part) or {}), "peak_memory_gib": peak_memory_gib()})
             seconds = time.time() - began
             self.records.append(StageRecord(name, kind, artifact, reused, seconds))
             self.progress.say(f"{name}: {'reused from the store' if reused else f'done in {seconds:.1f} s'}")
@@ -416,10 +416,15 @@ class Run:
                 "pandallm": __version__,
                 "versions": versions(),
                 "machine": machine(),
-                "peak_memory_gib": peak_memory_gib(),
+                "peak_memory_gib": max(
+                    [m for r in self.records if (m := r.artifact.manifest["facts"].get("peak_memory_gib"))],
+                    default=None,
+                ),
                 "command": self.command,
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
                 "seconds": round(time.time() - self.started, 1),
+                # What the results cost, also where a stage came from the store.
+                "work_seconds": round(sum(r.artifact.manifest["seconds"] for r in self.records), 1),
                 "stages": [r.to_json() for r in self.records],
             },
         )
