@@ -261,16 +261,18 @@ def _ledger(
     trained_exposures: NDArray[np.int64],
 ) -> dict[str, Any]:
     """unique = trained + masked + truncated + over_budget, in tokens; a token that is ever a target counts as trained."""
-    names = corpus.source_names
-    source = np.repeat(corpus.sources, corpus.lengths)
-    position = np.arange(len(corpus.ids)) - np.repeat(corpus.offsets[:-1], corpus.lengths)
-    over = ~read & (position < np.repeat(fitted.lengths, corpus.lengths))
+    names, starts = corpus.source_names, corpus.offsets[:-1]
+    reads, targets = np.add.reduceat(read, starts, dtype=np.int64), np.add.reduceat(target, starts, dtype=np.int64)
+
+    def by_source(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(corpus.sources, tokens, len(names)).astype(np.int64)
+
     parts = {
-        "unique": np.bincount(source, minlength=len(names)),
-        "trained": np.bincount(source[target], minlength=len(names)),
-        "masked": np.bincount(source[read & ~target], minlength=len(names)),
-        "truncated": np.bincount(corpus.sources, fitted.truncated, len(names)).astype(np.int64),
-        "over_budget": np.bincount(source[over], minlength=len(names)),
+        "unique": by_source(corpus.lengths),
+        "trained": by_source(targets),
+        "masked": by_source(reads - targets),
+        "truncated": by_source(fitted.truncated),
+        "over_budget": by_source(fitted.lengths - reads),
         "exposures": exposures,
         "trained_exposures": trained_exposures,
     }
