@@ -90,7 +90,10 @@ class _Stage:
         self.model = load_model(start, "float32", str(self.device))
         _check_fit(self.model, self.tokenizer, self.packs, packs, start)
         if spec.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # The name changed within transformers 5.
+            new = hasattr(self.model, "activation_checkpointing_enable")
+            enable = self.model.activation_checkpointing_enable if new else self.model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         self.optimizer = _adamw(self.model, spec)
         torch.manual_seed(seed)
         self.step = self.tokens = self.trained_tokens = 0
