@@ -40,7 +40,7 @@ def _texts(corpora: Sequence[Path]) -> Iterator[str]:
 def train_tokenizer(
     spec: VocabularySpec, corpora: Sequence[Path], out: Path, progress: Progress = SILENT
 ) -> dict[str, object]:
-    """Train a tokenizer of exactly `spec.size` tokens or fewer on cleaned corpus folders and write a Hugging Face folder to `out`.
+    """Train a tokenizer of at most `spec.size` tokens (fewer where nothing is left to merge) on cleaned corpus folders and write a Hugging Face folder to `out`.
 
     Ids: 0 end of text, 1 padding, 2..257 bytes, then characters and merges. The same corpora give the same bytes.
     Returns {"size", "characters", "merges", "documents"} (counts; documents are turns). Raises BadInput for corpora without text
