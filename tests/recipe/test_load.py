@@ -152,3 +152,12 @@ def test_every_shipped_recipe_checks_without_torch(path: Path) -> None:
 
     code = "import sys; from pandallm.recipe.load import load_recipe; load_recipe(sys.argv[1]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+def test_the_schema_for_editors_is_up_to_date() -> None:
+    import json
+
+    from pandallm.recipe.spec import Recipe
+
+    stored = json.loads((Path(__file__).parents[2] / "recipes" / "recipe.schema.json").read_text(encoding="utf-8"))
+    assert stored == Recipe.model_json_schema(by_alias=True), "run: panda schema > recipes/recipe.schema.json"

@@ -219,6 +219,17 @@ def _download(model_id: str, revision: str | None) -> Path:
         ) from None
 
 
+def resolve_dtype(dtype: str, device: str) -> Dtype:
+    """`auto` becomes bfloat16 on a GPU and on processors with bfloat16 instructions, float32 elsewhere (emulated, it is many times slower)."""
+    if dtype == "bfloat16" or dtype == "float32":
+        return dtype
+    import torch
+
+    if resolve_device(device).startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"
+
+
 def resolve_device(device: str = "auto") -> str:
     """`auto` -> `cuda` where torch sees a GPU, else `cpu`. Raises BadInput for a device that is not there."""
     import torch

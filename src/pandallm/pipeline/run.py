@@ -267,12 +267,18 @@ class Run:
 
     def plans(self) -> dict[str, tuple[TrainSpec, str, str | None]]:
         """Training stages in order: name -> (settings, corpus, the stage it starts from; None for the first pretraining of a base)."""
+        from pandallm.model.folder import resolve_dtype
+
         plans: dict[str, tuple[TrainSpec, str, str | None]] = {}
         if scratch := self.recipe.base.scratch:
             plans["base"] = (scratch.train, scratch.train.corpus, None)
         for name, stage in self.recipe.stages.items():
             plans[name] = (stage, stage.corpus, stage.from_)
-        return plans
+        device = self.recipe.runtime.device
+        return {
+            name: (spec.model_copy(update={"dtype": resolve_dtype(spec.dtype, device)}), corpus, origin)
+            for name, (spec, corpus, origin) in plans.items()
+        }
 
     def packs(self, name: str, spec: TrainSpec, corpus: str) -> Artifact:
         """Token packs of one stage, in the order in which it reads them."""

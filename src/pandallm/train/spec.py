@@ -32,7 +32,9 @@ class TrainSpec(Spec):
     batch_sequences: int = Field(8, gt=0)  # packed rows per optimizer step
     micro_batch_tokens: int = Field(4096, gt=0)  # padded tokens per forward; does not change the loss beyond rounding
     optimizer: OptimizerSpec
-    dtype: Dtype = "float32"
+    dtype: Dtype | Literal["auto"] = (
+        "float32"  # auto: bfloat16 where the processor computes in it, else float32; resolved before the key
+    )
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
