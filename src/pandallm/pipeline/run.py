@@ -197,7 +197,10 @@ class Run:
                 name, spec, files, work.folder, contamination=contamination, workers=self.workers, progress=progress
             )
 
-        return self.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make)
+        artifact = self.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make)
+        if lost := artifact.manifest["facts"]["total"]["quarantined"]["records"]:
+            self.progress.say(f"clean {name}: {lost} records could not be read; see {artifact.path / 'quarantine.jsonl'}")
+        return artifact
 
     # Models ---------------------------------------------------------------------------------------------------------------------
 

@@ -1,1 +1,0 @@
-"""A grid over a recipe (to come): one table, one report."""
