@@ -48,9 +48,8 @@ def test_rows_by_the_contract_and_the_same_twice(
     rows = list(read_jsonl(tmp_path / "a" / "rows.jsonl"))
     assert facts["rows"] == len(rows) == 8 + 4 + 8
     assert facts["shared_prefixes"] is True
-    assert [(r["prompt"], r["method"]) for r in rows[7:13]] == [("letter", "likelihood")] + [
-        ("letter", "generation")
-    ] * 4 + [("text", "likelihood")]
+    asked = [("letter", "likelihood")] * 8 + [("text", "likelihood")] * 8 + [("letter", "generation")] * 4
+    assert [(r["prompt"], r["method"]) for r in rows] == asked
     assert list(rows[0]) == [
         "model", "task", "prompt", "method", "id", "cluster", "group", "options", "answer", "choice", "correct",
         "scores", "completion",
@@ -112,3 +111,12 @@ def test_scored_rows_summarize(
     assert scores["bits_per_byte"][0]["bits_per_byte"] == pytest.approx(
         sum(b["bits"] for b in bits) / sum(b["bytes"] for b in bits), abs=1e-6
     )
+
+
+def test_generation_may_use_other_prompts_than_likelihood(
+    model_folder: Path, task: TaskSpec, questions: list[Question], tmp_path: Path
+) -> None:
+    settings = spec(prompts=["text"], generation_prompts=["letter"])
+    evaluate_model(model_folder, "m", [(task, questions)], {}, settings, tmp_path)
+    asked = {(r["prompt"], r["method"]) for r in read_jsonl(tmp_path / "rows.jsonl")}
+    assert asked == {("text", "likelihood"), ("letter", "generation")}

@@ -38,14 +38,15 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Score one model folder; writes `out`/rows.jsonl and `out`/bits_per_byte.jsonl and returns facts.
 
-    Rows stand in the order of tasks, prompts, methods, questions. `held_out` maps a corpus to its folder (with
+    Rows stand in the order of tasks, methods, prompts, questions. `held_out` maps a corpus to its folder (with
     held_out.parquet). `deadline` is a `time.monotonic()`; past it, what is scored stays in `out`/.journal and Interrupted is
     raised; the same call goes on from there. Generation runs only for prompts with `generate: true`.
     Facts: rows, documents, seconds, device, shared_prefixes (None where no likelihood was scored), truncated.
     """
     import torch
 
-    prompts = [selected_prompts(task, spec.prompts) for task, _ in tasks]
+    generated = spec.prompts if spec.generation_prompts is None else spec.generation_prompts
+    prompts = [(selected_prompts(task, spec.prompts), selected_prompts(task, generated)) for task, _ in tasks]
     absent = [c for c in spec.bits_per_byte if c not in held_out]
     if absent:
         raise BadInput(f"evaluate.bits_per_byte: corpus {absent[0]!r} has no held-out documents here.")
@@ -56,15 +57,14 @@ def evaluate_model(
     try:
         run = _Run(model, model_name, spec, out, device, deadline, progress)
         rows: list[Row] = []
-        for (task, questions), names in zip(tasks, prompts):
-            for name in names:
-                for method in spec.methods:
-                    if method == "likelihood":
-                        chosen = sample_questions(questions, spec.limit.likelihood)
-                        rows += run.likelihood(task, name, task.prompts[name], chosen)
-                    elif task.prompts[name].generate:
-                        chosen = sample_questions(questions, spec.limit.generation)
-                        rows += run.generation(task, name, task.prompts[name], chosen)
+        for (task, questions), (scored, answered) in zip(tasks, prompts):
+            if "likelihood" in spec.methods:
+                chosen = sample_questions(questions, spec.limit.likelihood)
+                rows += [r for name in scored for r in run.likelihood(task, name, task.prompts[name], chosen)]
+            if "generation" in spec.methods:
+                chosen = sample_questions(questions, spec.limit.generation)
+                asking = [name for name in answered if task.prompts[name].generate]
+                rows += [r for name in asking for r in run.generation(task, name, task.prompts[name], chosen)]
         bits = [row for corpus, folder in held_out.items() for row in run.bits(corpus, folder)]
     finally:
         torch.set_num_threads(before)

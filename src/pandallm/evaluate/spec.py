@@ -30,6 +30,8 @@ class EvaluateSpec(Spec):
     models: tuple[str, ...] = ("base", "pretrain", "instruct")
     tasks: tuple[str, ...] = ()
     prompts: tuple[str, ...] | Literal["all"] = "all"
+    # Prompts for generation where they are others than `prompts`; only those whose end asks for a letter (`generate: true`) are used.
+    generation_prompts: tuple[str, ...] | None = None
     methods: tuple[Literal["likelihood", "generation"], ...] = ("likelihood",)
     max_new_tokens: int = Field(64, gt=0)
     limit: LimitSpec = LimitSpec()
