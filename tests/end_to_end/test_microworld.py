@@ -45,6 +45,7 @@ def test_the_run_folder_is_complete_and_real(small_run: tuple[Path, dict[str, An
         tokenizer.decode(tokenizer.encode("问题：她住在哪里？ Where?", add_special_tokens=False))
         == "问题：她住在哪里？ Where?"
     )
+    assert "instruct" in (run / "model_card.md").read_text(encoding="utf-8")
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "</html>" in page
@@ -124,7 +125,7 @@ def test_report_without_text_holds_no_question(small_run: tuple[Path, dict[str, 
 
 
 def test_single_verbs_work_on_the_models_of_a_run(small_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    folder, result = small_run
+    _, result = small_run
     models = Path(result["run"]) / "models"
     base, target = str(models / "base"), str(models / "instruct")
     panda("delta", "make", base, target, str(tmp_path / "delta"), folder=tmp_path)

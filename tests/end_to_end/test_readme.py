@@ -5,8 +5,6 @@ import re
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.end_to_end.conftest import panda
 
 ROOT = Path(__file__).resolve().parents[2]

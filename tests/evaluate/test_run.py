@@ -78,7 +78,13 @@ def test_interrupted_evaluation_goes_on_and_ends_with_the_same_bytes(
     for _ in range(200):
         try:
             evaluate_model(
-                model_folder, "m", [(task, questions)], {"corpus": held_out}, settings, cut, deadline=time.monotonic() - 1
+                model_folder,
+                "m",
+                [(task, questions)],
+                {"corpus": held_out},
+                settings,
+                cut,
+                deadline=time.monotonic() - 1,
             )
             break
         except Interrupted:

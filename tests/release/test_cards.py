@@ -29,7 +29,7 @@ def test_figures_of_the_run_are_there() -> None:
     card = model_card(MANIFEST, SCORES, {"base": {"folder": "small"}})
     assert card.startswith("# kite\n")
     assert "| pretrain | 40 | 81,920 | 2.346 |" in card
-    assert "| pretrain | Sums | plain | letter | 80 | 31.2 (22.0 to 42.0) | 25.0 | near chance |" in card
+    assert "| pretrain | Sums | plain | letter | 80 | 31.2 (22.0 to 42.0) | 25.0 |  | near chance |" in card
     assert "| base | pretrain | sums | +5.0 (-2.0 to +12.0) | 0.19 |" in card
     assert "| pretrain | c | s | zh | 9 | 1.500 (1.400 to 1.600) |" in card
     assert "95.0 % confidence" in card

@@ -116,4 +116,6 @@ class VocabularySpec(Spec):
 
     size: int = Field(gt=300)
     corpora: tuple[str, ...] = ()
-    split: Literal["llama3", "han_characters"] = "llama3"  # han_characters: each Han character and line break stands alone
+    split: Literal["llama3", "han_characters"] = (
+        "llama3"  # han_characters: each Han character and line break stands alone
+    )

@@ -221,8 +221,8 @@ def _download(model_id: str, revision: str | None) -> Path:
 
 def resolve_dtype(dtype: str, device: str) -> Dtype:
     """`auto` becomes bfloat16 on a GPU and on processors with bfloat16 instructions, float32 elsewhere (emulated, it is many times slower)."""
-    if dtype == "bfloat16" or dtype == "float32":
-        return dtype
+    if dtype != "auto":
+        return "bfloat16" if dtype == "bfloat16" else "float32"
     import torch
 
     if resolve_device(device).startswith("cuda"):

@@ -14,13 +14,24 @@ from typing import Any
 
 from pandallm import __version__
 from pandallm.data.spec import CorpusSpec
-from pandallm.errors import BadInput
+from pandallm.errors import BadInput, Interrupted
 from pandallm.pipeline.machine import machine, peak_memory_gib, versions
 from pandallm.pipeline.overall import Overall
 from pandallm.progress import SILENT, Progress
 from pandallm.recipe.load import expand
 from pandallm.recipe.spec import Recipe
-from pandallm.store import Artifact, Store, Work, canonical_json, digest_file, digest_json, exclusive, write_json
+from pandallm.store import (
+    Artifact,
+    Store,
+    Work,
+    canonical_json,
+    digest_file,
+    digest_json,
+    exclusive,
+    read_json,
+    write_json,
+    write_text,
+)
 from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
 from pandallm.train.spec import TrainSpec
@@ -171,19 +182,19 @@ class Run:
             made[name] = self._clean(name, self.recipe.corpora[name])
         return made[name]
 
-    def _source_files(self, corpus: str, source: str) -> list[Path]:
+    def _source_files(self, corpus: str, source: str, variables: Mapping[str, str]) -> list[Path]:
         from pandallm.data.files import resolve_files
 
         files = self.recipe.corpora[corpus].sources[source].files
         where = f"corpora.{corpus}.sources.{source}.files"
         patterns = [files] if isinstance(files, str) else list(files)
-        return resolve_files([str(Path.cwd() / expand(p, self.variables(), where)) for p in patterns], where)
+        return resolve_files([str(Path.cwd() / expand(p, variables, where)) for p in patterns], where)
 
     def _clean(self, name: str, spec: CorpusSpec) -> Artifact:
         from pandallm.data.clean import clean_corpus
         from pandallm.tasks.read import task_texts
 
-        files = {source: self._source_files(name, source) for source in spec.sources}
+        files = {source: self._source_files(name, source, self.variables()) for source in spec.sources}
         against = spec.decontaminate.against if spec.decontaminate else ()
         contamination = {task: task_texts(self.tasks()[task][1]) for task in against}
         settings = spec.model_dump(
@@ -199,7 +210,9 @@ class Run:
 
         artifact = self.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make)
         if lost := artifact.manifest["facts"]["total"]["quarantined"]["records"]:
-            self.progress.say(f"clean {name}: {lost} records could not be read; see {artifact.path / 'quarantine.jsonl'}")
+            self.progress.say(
+                f"clean {name}: {lost} records could not be read; see {artifact.path / 'quarantine.jsonl'}"
+            )
         return artifact
 
     # Models ---------------------------------------------------------------------------------------------------------------------
@@ -346,33 +359,55 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         """Do everything the recipe says and write the run folder. Returns the content of scores.json (empty without evaluation)."""
+        self.check_inputs()
+        with exclusive(self.folder / ".lock", f"Another `panda run` is writing {self.folder}; wait for it or stop it."):
+            try:
+                scores = self._execute()
+            except BaseException as e:
+                self._write_manifest("interrupted" if isinstance(e, Interrupted | KeyboardInterrupt) else "failed")
+                raise
+            self._write_manifest("complete")
+            self._write_card(scores)
+        return scores
+
+    def _execute(self) -> dict[str, Any]:
         from pandallm.pipeline.evaluation import evaluate_all
         from pandallm.pipeline.release import release
         from pandallm.pipeline.run_folder import write_run_folder
 
-        self.check_inputs()
-        with exclusive(self.folder / ".lock", f"Another `panda run` is writing {self.folder}; wait for it or stop it."):
-            plans = self.plans()
-            if not self.recipe.base.scratch:
-                self.start()
-            for _, corpus, _ in plans.values():
-                self.corpus(corpus)
-            for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
-                self.corpus(corpus)
-            packs = {name: self.packs(name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
-            training = {name: 3.0 * a.manifest["facts"]["ledger"]["total"]["exposures"] for name, a in packs.items()}
-            scoring = self._scoring_cost()
-            models: dict[str, tuple[Path, str]] = {} if self.recipe.base.scratch else {"base": self.start()}
-            with self.overall.whole(sum(training.values()) + scoring * len(self._evaluated_models())):
-                for name, (spec, _, origin) in plans.items():
-                    models[name] = self.train(
-                        name, spec, packs[name], models[origin] if origin else self.start(), training[name]
-                    )
-                evaluations = evaluate_all(self, models, scoring)
-            delta = release(self, models)
-            scores = write_run_folder(self, packs, models, evaluations, delta)
-            self._write_manifest("complete")
-        return scores
+        plans = self.plans()
+        if not self.recipe.base.scratch:
+            self.start()
+        for _, corpus, _ in plans.values():
+            self.corpus(corpus)
+        for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
+            self.corpus(corpus)
+        packs = {name: self.packs(name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
+        training = {name: 3.0 * a.manifest["facts"]["ledger"]["total"]["exposures"] for name, a in packs.items()}
+        scoring = self._scoring_cost()
+        models: dict[str, tuple[Path, str]] = {} if self.recipe.base.scratch else {"base": self.start()}
+        with self.overall.whole(sum(training.values()) + scoring * len(self._evaluated_models())):
+            for name, (spec, _, origin) in plans.items():
+                start = models[origin] if origin else self.start()
+                models[name] = self.train(name, spec, packs[name], start, training[name])
+            evaluations = evaluate_all(self, models, scoring)
+        delta = release(self, models)
+        return write_run_folder(self, packs, models, evaluations, delta)
+
+    def _write_card(self, scores: dict[str, Any]) -> None:
+        """`model_card.md`: what a reader of the weights must know, from the stored results."""
+        from pandallm.release.cards import model_card
+
+        if scores:
+            recipe = self.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+            if scratch := self.recipe.base.scratch:
+                a, first = scratch.architecture, scratch.train
+                recipe["base"] = (
+                    f"A Llama made from scratch: {a.layers} layers of width {a.hidden_size}, a tokenizer of at most {scratch.tokenizer.size} "
+                    f"tokens; first pretraining on the corpus '{first.corpus}'."
+                )
+            card = model_card(read_json(self.folder / "manifest.json"), scores, recipe)
+            write_text(self.folder / "model_card.md", card)
 
     def check_inputs(self) -> None:
         """Every file that the recipe names is there and every benchmark can be read, before anything is written.
@@ -390,7 +425,7 @@ class Run:
         for name, corpus in self.recipe.corpora.items():
             for source, spec in corpus.sources.items():
                 if "${world}" not in canonical_json(spec.files):
-                    self._source_files(name, source)
+                    self._source_files(name, source, self.recipe.paths)
         if self.recipe.evaluate and not self.recipe.world:
             self.tasks()
 

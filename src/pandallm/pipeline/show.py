@@ -126,7 +126,7 @@ def print_scores(scores: dict[str, Any]) -> None:
             percent(row["chance"]),
             percent(row["constant"]),
             percent(row["unparsed"]) if row.get("unparsed") is not None else "",
-            "near chance" if row.get("near_chance") else "",
+            "near chance" if row["low"] <= row["chance"] <= row["high"] else "",
         )
     Console().print(table)
 

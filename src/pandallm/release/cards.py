@@ -39,7 +39,7 @@ def model_card(manifest: dict[str, Any], scores: dict[str, Any], recipe: dict[st
     lines = [f"# {_text(manifest.get('name', 'A model'))}", ""]
     lines += [
         f"Made by pandallm {_text(manifest.get('pandallm', '(version not stored)'))}, seed {_text(manifest.get('seed', 'not stored'))}, "
-        f"in {float(manifest.get('seconds', 0)):,.0f} s.",
+        f"in {float(manifest.get('work_seconds', manifest.get('seconds', 0))):,.0f} s.",
         "",
     ]
     base = recipe.get("base")
@@ -66,6 +66,11 @@ def model_card(manifest: dict[str, Any], scores: dict[str, Any], recipe: dict[st
     return "\n".join(lines)
 
 
+def _holds_chance(row: Mapping[str, Any]) -> bool:
+    low, chance, high = (row.get(name) for name in ("low", "chance", "high"))
+    return low is not None and chance is not None and high is not None and low <= chance <= high
+
+
 def _loss(value: Any) -> str:
     return "" if value is None else f"{value:.3f}"
 
@@ -78,7 +83,7 @@ def _results(scores: Mapping[str, Any]) -> list[str]:
     note = f" ({_percent(confidence)} % confidence)" if confidence is not None else ""
     lines = [f"{_PERCENT_NOTE}{note}; `near chance` where the interval holds the score of guessing.", ""]
     lines += _table(
-        ("model", "task", "prompt", "method", "questions", "accuracy", "chance", ""),
+        ("model", "task", "prompt", "method", "questions", "accuracy", "chance", "unparsed", ""),
         (
             (
                 r["model"],
@@ -88,7 +93,8 @@ def _results(scores: Mapping[str, Any]) -> list[str]:
                 r["n"],
                 _interval(r),
                 _percent(r["chance"]) if r.get("chance") is not None else "",
-                "near chance" if r.get("near_chance") else "",
+                _percent(r["unparsed"]) if r.get("unparsed") else "",
+                "near chance" if _holds_chance(r) else "",
             )
             for r in table
         ),
