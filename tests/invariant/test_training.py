@@ -14,7 +14,7 @@ import torch
 HELPERS = Path(__file__).resolve().parents[1] / "train"
 sys.path.insert(0, str(HELPERS))
 
-from tiny import first_fit, invented_examples, make_base, metrics, tiny_spec, weights, write_packs  # noqa: E402
+from tests.train.tiny import first_fit, invented_examples, make_base, metrics, tiny_spec, weights, write_packs  # noqa: E402
 
 from pandallm.errors import Interrupted  # noqa: E402
 from pandallm.train.loop import train_stage  # noqa: E402
@@ -129,7 +129,7 @@ def same_bits(a: Path, b: Path) -> None:
 CHILD = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from tiny import tiny_spec
+from tests.train.tiny import tiny_spec
 from pandallm.train.loop import train_stage
 base, packs, work = map(Path, sys.argv[2:5])
 spec = tiny_spec(batch_sequences=1, epochs=1)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from release_helpers import save_llama
+from tests.release.release_helpers import save_llama
 
 
 @pytest.fixture(scope="session")

@@ -48,3 +48,17 @@ def test_names_cannot_break_out_of_the_card() -> None:
     card = model_card({"name": "x\n<script>a|b</script> & [l](u)"}, {}, {})
     first = card.splitlines()[0]
     assert first == r"# x &lt;script\>a\|b&lt;/script\> &amp; \[l\](u)"
+
+
+def test_a_single_document_has_no_interval() -> None:
+    row = {
+        "model": "base",
+        "corpus": "c",
+        "source": "s",
+        "language": "zh",
+        "documents": 1,
+        "bits_per_byte": 2.5,
+        "low": None,
+        "high": None,
+    }
+    assert "| 2.500 (no interval) |" in model_card({"name": "x"}, {"bits_per_byte": [row]}, {})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
-from release_helpers import files, rewrite, save_llama
+from tests.release.release_helpers import files, rewrite, save_llama
 
 from pandallm.errors import BadInput, PandaError
 from pandallm.release import container

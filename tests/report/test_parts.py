@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_run import example_scores, write_example_run
+from tests.report.example_run import example_scores, write_example_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_run import HOSTILE, MODELS, write_example_run
+from tests.report.example_run import HOSTILE, MODELS, write_example_run
 
 from pandallm.errors import BadInput
 from pandallm.report.write import write_report

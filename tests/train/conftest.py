@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny import first_fit, invented_examples, make_base, write_packs
+from tests.train.tiny import first_fit, invented_examples, make_base, write_packs
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import metrics, tiny_spec, weights, write_packs
+from tests.train.tiny import metrics, tiny_spec, weights, write_packs
 
 from pandallm.errors import BadInput, Interrupted, PandaError
 from pandallm.train.loop import train_stage

@@ -68,7 +68,7 @@ def print_summary(result: dict[str, Any]) -> None:
                     row["language"],
                     row["source"] or "all",
                     f"{row['bits_per_byte']:.3f}",
-                    f"{row['low']:.3f} - {row['high']:.3f}",
+                    between(row, ".3f"),
                     str(row["documents"]),
                 )
         console.print(table)
@@ -126,7 +126,7 @@ def print_scores(scores: dict[str, Any]) -> None:
             percent(row["chance"]),
             percent(row["constant"]),
             percent(row["unparsed"]) if row.get("unparsed") is not None else "",
-            "near chance" if row["low"] <= row["chance"] <= row["high"] else "",
+            "near chance" if row["low"] is not None and row["low"] <= row["chance"] <= row["high"] else "",
         )
     Console().print(table)
 
@@ -136,4 +136,10 @@ def percent(value: float) -> str:
 
 
 def interval(row: dict[str, Any]) -> str:
-    return f"{100 * row['low']:.1f} - {100 * row['high']:.1f}"
+    return between(row, ".1f", 100)
+
+
+def between(row: dict[str, Any], form: str, scale: float = 1.0) -> str:
+    """The interval; a single cluster or document has none."""
+    low, high = row["low"], row["high"]
+    return "none" if low is None or high is None else f"{scale * low:{form}} - {scale * high:{form}}"

@@ -26,8 +26,14 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def _between(entry: Mapping[str, Any], form: str, scale: float = 1.0) -> str:
+    """The interval in brackets; a single cluster or document has none."""
+    low, high = entry.get("low"), entry.get("high")
+    return "(no interval)" if low is None or high is None else f"({scale * low:{form}} to {scale * high:{form}})"
+
+
 def _interval(entry: Mapping[str, Any]) -> str:
-    return f"{_percent(entry['accuracy'])} ({_percent(entry['low'])} to {_percent(entry['high'])})"
+    return f"{_percent(entry['accuracy'])} {_between(entry, '.1f', 100)}"
 
 
 def model_card(manifest: dict[str, Any], scores: dict[str, Any], recipe: dict[str, Any]) -> str:
@@ -109,7 +115,7 @@ def _results(scores: Mapping[str, Any]) -> list[str]:
                     d["a"],
                     d["b"],
                     d.get("what", ""),
-                    f"{100 * d['difference']:+.1f} ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})",
+                    f"{100 * d['difference']:+.1f} {_between(d, '+.1f', 100)}",
                     f"{d['p']:.2g}" if d.get("p") is not None else "",
                 )
                 for d in differences
@@ -132,7 +138,7 @@ def _bits_per_byte(scores: Mapping[str, Any]) -> list[str]:
                 r.get("source", ""),
                 r.get("language", ""),
                 r.get("documents", ""),
-                f"{r['bits_per_byte']:.3f} ({r['low']:.3f} to {r['high']:.3f})",
+                f"{r['bits_per_byte']:.3f} {_between(r, '.3f')}",
             )
             for r in rows
         ),
