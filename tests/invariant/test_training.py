@@ -14,10 +14,9 @@ import torch
 HELPERS = Path(__file__).resolve().parents[1] / "train"
 sys.path.insert(0, str(HELPERS))
 
-from tests.train.tiny import first_fit, invented_examples, make_base, metrics, tiny_spec, weights, write_packs  # noqa: E402
-
 from pandallm.errors import Interrupted  # noqa: E402
 from pandallm.train.loop import train_stage  # noqa: E402
+from tests.train.tiny import first_fit, invented_examples, make_base, metrics, tiny_spec, weights, write_packs  # noqa: E402
 
 STEPS = 10
 

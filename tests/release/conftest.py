@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.release.release_helpers import save_llama
 
 

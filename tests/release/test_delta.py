@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
-from tests.release.release_helpers import files, rewrite, save_llama
 
 from pandallm.errors import BadInput, PandaError
 from pandallm.release import container
 from pandallm.release.delta import apply_delta, inspect_delta, make_delta, verify_delta
+from tests.release.release_helpers import files, rewrite, save_llama
 
 
 def round_trip(base: Path, target: Path, tmp: Path, **options: Any) -> dict[str, Any]:

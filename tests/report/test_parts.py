@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.example_run import example_scores, write_example_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from pandallm.report.summary import summary
 from pandallm.report.tables import COLUMNS, latex_table, markdown_table
 from pandallm.report.text import TEXT, duration, percent, signed, size
 from pandallm.store import read_json, write_json
+from tests.report.example_run import example_scores, write_example_run
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.example_run import HOSTILE, MODELS, write_example_run
 
 from pandallm.errors import BadInput
 from pandallm.report.write import write_report
 from pandallm.store import read_json, write_json
+from tests.report.example_run import HOSTILE, MODELS, write_example_run
 
 VOID = {"meta", "input", "img", "br", "hr", "link"}
 

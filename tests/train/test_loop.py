@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.train.tiny import metrics, tiny_spec, weights, write_packs
 
 from pandallm.errors import BadInput, Interrupted, PandaError
 from pandallm.train.loop import train_stage
 from pandallm.train.spec import OptimizerSpec
+from tests.train.tiny import metrics, tiny_spec, weights, write_packs
 
 
 def test_learns_and_writes_what_the_contract_says(stage: Callable[..., Any], packs: Path, tmp_path: Path) -> None:
