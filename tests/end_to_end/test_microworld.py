@@ -114,6 +114,34 @@ def test_killed_anywhere_it_goes_on_to_the_same_weights(small_run: tuple[Path, d
     assert digest_folder(tmp_path / "runs" / "microworld-seed7" / "models" / "instruct") == expected
 
 
+def test_a_run_out_of_time_is_saved_and_goes_on(small_run: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = small_run
+    command = ("run", "seed=7", *SMALL, "name=stopped", "stages.instruct.optimizer.lr=3e-5")
+    stopped = panda(*command, "runtime.stop_after_minutes=0.0001", folder=folder, check=False)
+    assert stopped.returncode == 3
+    assert "is saved: run the same command again to go on" in stopped.stderr
+    assert read_json(folder / "runs" / "stopped-seed7" / "manifest.json")["state"] == "interrupted"
+    panda(*command, folder=folder)
+    assert read_json(folder / "runs" / "stopped-seed7" / "manifest.json")["state"] == "complete"
+
+
+def test_a_model_folder_serves_as_base(small_run: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = small_run
+    base = Path(result["run"]) / "models" / "base"
+    more = (
+        "name=imported",
+        "base.scratch=null",
+        f"base.model={base}",
+        "evaluate.tasks=[microworld-facts]",
+        "evaluate.controls={}",
+    )
+    imported = json.loads(panda("run", "seed=7", *SMALL[:4], *SMALL[-5:], *more, "--json", folder=folder).stdout)
+    assert imported["made"][0] == "import base"
+    assert imported["delta"]["verified"] is True
+    same = [(Path(r["run"]) / "models" / "base" / "model.safetensors").read_bytes() for r in (result, imported)]
+    assert same[0] == same[1]
+
+
 def test_report_without_text_holds_no_question(small_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, result = small_run
     out = tmp_path / "page.html"

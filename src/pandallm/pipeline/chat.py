@@ -19,6 +19,8 @@ def prompt_ids(tokenizer: Any, turns: list[dict[str, str]]) -> list[int]:
     )
     for turn in turns:
         text = turn["content"].replace("\\n", "\n")
+        if turn["role"] == "user":
+            text = text.rstrip("\n") + "\n"  # the adapters end every prompt with a line break
         ids += tokenizer.encode(text, add_special_tokens=False)
         if turn["role"] == "assistant":
             ids.append(tokenizer.eos_token_id)

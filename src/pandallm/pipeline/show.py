@@ -1,5 +1,6 @@
 """What a finished run or evaluation prints."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -98,37 +99,37 @@ def headline_title(scores: dict[str, Any]) -> str:
 
 
 def print_scores(scores: dict[str, Any]) -> None:
-    """The score table of an evaluation."""
-    table = Table(title=f"Accuracy ({scores['confidence']:.0%} intervals, clustered)")
-    for column in (
-        "model",
-        "task",
-        "prompt",
-        "method",
-        "accuracy",
-        "interval",
-        "n",
-        "chance",
-        "constant",
-        "unparsed",
-        "",
-    ):
-        table.add_column(column)
-    for row in scores["table"]:
-        table.add_row(
-            row["model"],
-            row["task"] + (f" ({row['group']})" if row.get("group") else ""),
-            row["prompt"],
-            row["method"],
-            percent(row["accuracy"]),
-            interval(row),
-            str(row["n"]),
-            percent(row["chance"]),
-            percent(row["constant"]),
-            percent(row["unparsed"]) if row.get("unparsed") is not None else "",
-            "near chance" if row["low"] is not None and row["low"] <= row["chance"] <= row["high"] else "",
-        )
+    """The score table of an evaluation; columns that would say the same in every row are left out, so that it fits a terminal."""
+    rows = scores["table"]
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("task", lambda r: r["task"] + (f" ({r['group']})" if r.get("group") else "")),
+        ("prompt", lambda r: r["prompt"]),
+        ("accuracy", lambda r: percent(r["accuracy"])),
+        ("interval", interval),
+        ("n", lambda r: str(r["n"])),
+        ("chance", lambda r: percent(r["chance"])),
+        ("const", lambda r: percent(r["constant"])),  # the best constant answer
+        ("~chance", lambda r: "yes" if r["low"] is not None and r["low"] <= r["chance"] <= r["high"] else ""),
+    ]
+    if len({r["method"] for r in rows}) > 1:
+        columns.insert(2, ("by", lambda r: {"likelihood": "lik", "generation": "gen"}[r["method"]]))
+    if any(r["method"] == "generation" for r in rows):
+        columns.insert(-1, ("unparsed", lambda r: percent(r["unparsed"]) if r["method"] == "generation" else ""))
+    if len({r["model"] for r in rows}) > 1:
+        columns.insert(0, ("model", lambda r: r["model"]))
+    models = "" if columns[0][0] == "model" or not rows else f"{rows[0]['model']}: "
+    table = Table(
+        title=f"{models}accuracy, per cent ({scores['confidence']:.0%} intervals, clustered)",
+        box=None,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+    )
+    for name, _ in columns:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(text(row) for _, text in columns))
     Console().print(table)
+    print("const: always the most frequent answer; ~chance: the interval holds the score of guessing.")
 
 
 def percent(value: float) -> str:
