@@ -212,3 +212,27 @@ def test_a_run_without_manifest_or_scores_is_refused(name: str, tmp_path: Path) 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a run folder"):
         write_report(tmp_path / "nowhere")
+
+
+def test_numbers_without_an_interval_are_shown_without_one(tmp_path: Path) -> None:
+    run = write_example_run(tmp_path / "run")
+    scores = read_json(run / "scores.json")
+    lists = [scores["table"], scores["differences"], scores["bits_per_byte"], scores["bits_per_byte_changes"]]
+    models = [scores["headline"][m] for m in scores["models"]]
+    for row in [*(row for rows in lists for row in rows), *models]:
+        row["low"] = row["high"] = None
+    write_json(run / "scores.json", scores)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "too few clusters for an interval" in page.text
+
+
+def test_a_difference_that_holm_does_not_confirm_is_not_called_established(tmp_path: Path) -> None:
+    run = write_example_run(tmp_path / "run")
+    scores = read_json(run / "scores.json")
+    task = {**scores["differences"][0], "what": "sums"}
+    scores["differences"] = [{**task, "difference": 0.1, "low": 0.02, "high": 0.18, "p": 0.03, "p_holm": 0.2}]
+    write_json(run / "scores.json", scores)
+    assert "b higher" not in Page(write_report(run).read_text(encoding="utf-8")).text
+    scores["differences"][0]["p_holm"] = 0.04
+    write_json(run / "scores.json", scores)
+    assert "b higher" in Page(write_report(run).read_text(encoding="utf-8")).text

@@ -69,6 +69,12 @@ def _definition(d: Mapping[str, Any], confidence: str) -> Sentence:
 def _score(prefix: Sentence, name: str, score: Mapping[str, Any], chance: Sequence[float]) -> Sentence:
     low, high = score["low"], score["high"]
     where = ("", "")
+    if low is None or high is None:
+        value = percent(score["accuracy"])
+        return (
+            f"{prefix[0]}{name}: {value} (n = {score['n']:,}; too few clusters for an interval).",
+            f"{prefix[1]}{name}：{value}（n = {score['n']:,}；簇太少，没有区间）。",
+        )
     if chance:
         levels = percent(chance[0]) if len(chance) == 1 else f"{percent(chance[0])}–{percent(chance[-1])}"
         if low > chance[-1]:
@@ -87,6 +93,11 @@ def _score(prefix: Sentence, name: str, score: Mapping[str, Any], chance: Sequen
 def _difference(d: Mapping[str, Any]) -> Sentence:
     a, b, low, high = d["a"], d["b"], d["low"], d["high"]
     points = signed(d["difference"])
+    if low is None or high is None:
+        return (
+            f"{b} against {a}: {points} points, too few clusters for an interval.",
+            f"{b} 与 {a} 之差：{points} 个百分点，簇太少，没有区间。",
+        )
     p = d.get("p")
     tail = f"{signed(low)} to {signed(high)}" + (f", p {_relation(p)}" if p is not None else "")
     zh_tail = f"{signed(low)} 至 {signed(high)}" + (f"，p {_relation(p)}" if p is not None else "")
@@ -110,6 +121,8 @@ def _changes(run: Run) -> list[Sentence]:
     sentences = []
     for c in run.scores.get("bits_per_byte_changes") or []:
         if not run.models or (c["a"], c["b"]) != (run.models[0], run.models[-1]):
+            continue
+        if c["low"] is None or c["high"] is None:  # a single document
             continue
         numbers = f"{signed(c['change'], '%')} ({signed(c['low'], '%')} to {signed(c['high'], '%')})"
         zh = f"{signed(c['change'], '%')}（{signed(c['low'], '%')} 至 {signed(c['high'], '%')}）"

@@ -55,9 +55,9 @@ TEXT: dict[str, tuple[str, str]] = {
     ),
     "differences": ("Differences", "模型差异"),
     "differences_note": (
-        "Difference = b − a, in percentage points, on the same questions. Where the interval includes 0, "
-        "no difference is established.",
-        "差异 = b − a（百分点），基于相同题目。若区间包含 0，则不能确认存在差异。",
+        "Difference = b − a, in percentage points, on the same questions. A difference counts as established where its interval "
+        "leaves out 0 and its p value, adjusted by Holm over the rows of its family (headline; tasks), is small enough.",
+        "差异 = b − a（百分点），在相同题目上计算。区间不含 0 且经 Holm 校正（分主要结果与各任务两族）的 p 值足够小时，才算确认差异。",
     ),
     "differences_caption": ("Differences b − a with {confidence} intervals.", "差异 b − a 及 {confidence} 区间。"),
     "bpb": ("Bits per byte", "每字节比特数"),
@@ -150,6 +150,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "what": ("What", "内容"),
     "difference": ("Difference", "差异"),
     "p": ("p", "p"),
+    "p_holm": ("p, Holm", "校正 p（Holm）"),
     "verdict": ("Verdict", "结论"),
     "b_higher": ("b higher", "b 更高"),
     "b_lower": ("b lower", "b 更低"),
