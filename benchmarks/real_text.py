@@ -16,7 +16,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from common import result, write
 
-GOALS = {"chinese_bits_per_byte_change_after_pretraining": -0.30}
+#: Recipe -> goals. Every recipe must also give its delta back bit for bit.
+GOALS: dict[str, dict[str, float]] = {"tiny-zh": {"chinese_bits_per_byte_change_after_pretraining": -0.30}}
 QUICK = (
     "base.scratch.train.tokens=50000",
     "stages.pretrain.tokens=50000",
@@ -76,7 +77,9 @@ def main() -> None:
             f"{row['a']} -> {row['b']}, {row['language']}: {row['change']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
         )
     print(f"{figures['seconds']:.0f} s of work, {figures['peak_memory_gib']} GiB")
-    met = chinese is not None and chinese["high"] <= GOALS["chinese_bits_per_byte_change_after_pretraining"]
+    goals = GOALS.get(run.name.rsplit("-seed", 1)[0], {})
+    fall = goals.get("chinese_bits_per_byte_change_after_pretraining")
+    met = figures["delta"]["verified"] and (fall is None or (chinese is not None and chinese["high"] <= fall))
     print("goal met" if met else "goal NOT met")
     if arguments.out:
         keep(run, Path(arguments.out))
@@ -92,7 +95,7 @@ def main() -> None:
         ]
         subprocess.run(page, check=True, stdout=subprocess.DEVNULL)
         shown = " ".join(["panda", *command])
-        write(f"{arguments.out}/result.json", result(f"real_text {run.name}", figures, GOALS, met, shown))
+        write(f"{arguments.out}/result.json", result(f"real_text {run.name}", figures, goals, met, shown))
 
 
 if __name__ == "__main__":
