@@ -3,12 +3,14 @@
 import os
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow", "numpy", "scipy", "safetensors", "pydantic")
 
 
+@cache  # the manifest is written after every stage
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages on which results depend."""
     found = {"python": platform.python_version()}
@@ -41,6 +43,7 @@ def peak_memory_gib() -> float | None:
     return round(peak / (2**30 if sys.platform == "darwin" else 2**20), 2)
 
 
+@cache
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
