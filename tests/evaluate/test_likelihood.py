@@ -2,14 +2,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from pandallm.evaluate.likelihood import NO_TOKENS, Encoded, Request, Row, Scorer, batches, encode_questions
+from pandallm.evaluate.likelihood import (
+    NO_TOKENS,
+    Encoded,
+    Request,
+    Row,
+    Scorer,
+    batches,
+    build_rows,
+    encode_questions,
+)
 from pandallm.evaluate.prompts import render
+from pandallm.evaluate.tree_attention import tree_layout
 from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
 
@@ -118,10 +129,10 @@ def test_resuming_keeps_batches(loaded: tuple[Any, Any], task: TaskSpec, questio
     model, tokenizer = loaded
     encoded = encode_questions(tokenizer, [render(task.prompts["text"], q) for q in questions], MAX)
     groups = [q.context or q.id for q in questions]
-    whole = list(Scorer(model, 200).score(encoded, groups))
+    whole = list(Scorer(model, 100).score(encoded, groups))
     assert len(whole) > 2
     first = {i for i, _ in whole[0]}
-    assert list(Scorer(model, 200).score(encoded, groups, first.__contains__)) == whole[1:]
+    assert list(Scorer(model, 100).score(encoded, groups, first.__contains__)) == whole[1:]
 
 
 @settings(max_examples=60, deadline=None)
@@ -131,7 +142,10 @@ def test_tree_row_holds_every_sequence_once(sequences: list[list[int]]) -> None:
     row.add(0, [Request(tuple(s), 1) for s in sequences])
     prefixes = {tuple(s[:n]) for s in sequences for n in range(1, len(s))}
     assert len(row.tokens) == len(prefixes)
-    visible = row.visible_TT()
+    (tree,) = tree_layout([row.parents])
+    visible = np.tril(np.ones((tree.size, tree.size), dtype=bool))
+    if tree.visible_11QT is not None:
+        visible[tree.trunk :] = tree.visible_11QT[0, 0].numpy()
     for sequence, (_, _, nodes, targets) in zip(sequences, row.picks):
         assert targets == sequence[1:]
         assert [row.tokens[n] for n in nodes] == sequence[:-1]
@@ -146,3 +160,53 @@ def test_batches_cover_all_within_the_bound(lengths: list[int], bound: int) -> N
     found = list(batches(lengths, bound))
     assert sorted(i for b in found for i in b) == list(range(len(lengths)))
     assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= bound for b in found)
+
+
+def question(context: list[int], asked: list[int], options: int = 3) -> Encoded:
+    start = len(context) + len(asked)
+    return Encoded([Request((*context, *asked, 900 + o, 950), start) for o in range(options)], 0)
+
+
+def test_a_long_passage_is_read_once_for_all_its_questions() -> None:
+    passage = list(range(500))
+    asked = [question(passage, [600 + i, 700 + i]) for i in range(4)]
+    (row,) = build_rows(asked, ["p"] * 4, tail_tokens=20)
+    assert len(row.tokens) == 500 + 4 * (2 + 3)
+    assert [len(r.questions) for r in build_rows(asked, ["p"] * 4, tail_tokens=10)] == [3, 1]
+    assert [len(r.questions) for r in build_rows(asked, ["p", "p", "q", "q"], tail_tokens=1000)] == [2, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=7), min_size=1, max_size=5))
+def test_missing_tokens_are_never_undercounted(sequences: list[list[int]]) -> None:
+    row = Row()
+    for i, sequence in enumerate(sequences):
+        requests = [Request(tuple(sequence), 1), Request((*sequence[:-1], 7, 8), 1)]
+        before, predicted = len(row.tokens), row.missing(requests)
+        row.add(i, requests)
+        assert len(row.tokens) - before <= predicted
+
+
+def test_trunk_is_the_first_chain() -> None:
+    chain, branched = tree_layout([[-1, 0, 1], [-1, 0, 1, 0, 3]])
+    assert (chain.trunk, chain.visible_11QT) == (3, None)
+    assert (branched.start, branched.trunk) == (3, 3)
+    assert branched.visible_11QT is not None
+    assert branched.visible_11QT[0, 0].tolist() == [[True, False, False, True, False], [True, False, False, True, True]]
+
+
+def test_beyond_a_sliding_window_every_option_is_read_alone(loaded: tuple[Any, Any], monkeypatch: Any) -> None:
+    model, tokenizer = loaded
+    encoded = encode_questions(tokenizer, [("问题：他住在哪里？答案：", ["湖边", "山上"])], MAX)
+    scorer = Scorer(model, 400)
+    wanted = dict(next(scorer.score(encoded, ["a"])))
+    monkeypatch.setattr(model.config, "sliding_window", 4, raising=False)
+    rows = []
+    monkeypatch.setattr(scorer, "_score_rows", rows.append)
+    assert dict(next(scorer.score(encoded, ["a"])))[0] == pytest.approx(wanted[0], abs=1e-4)
+    assert not rows
+
+
+def test_batches_without_padding_count_each_length() -> None:
+    assert list(batches([5, 1, 1, 1], 8, padded=False)) == [[0, 1, 2, 3]]
+    assert list(batches([5, 1, 1, 1], 8)) == [[0], [1, 2, 3]]

@@ -1,24 +1,26 @@
 """Log-likelihood of answers, equal to lm-evaluation-harness's, with every shared token computed once.
 
-All requests about one passage form a tree of tokens: the passage, then its questions, then their options. The tree is
-laid out as one row; a mask lets each token see its ancestors only, and its position is its depth, so that one forward
-pass gives the same log-probabilities as one pass per option. The vocabulary projection runs only where an answer's
-token is predicted, and its softmax in float32.
+All requests about one passage form a tree of tokens: the passage, then its prompts and questions, then their options.
+Trees are laid one after the other without padding; each token attends to its ancestors only, and its position is its
+depth, so that one forward pass gives the same log-probabilities as one pass per option. The vocabulary projection runs
+only where an answer's token is predicted, and its softmax in float32.
 
-Shapes: B rows, T tokens of a row, D hidden size, V vocabulary.
+Shapes: N tokens of a batch of trees, D hidden size, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
+
+from pandallm.evaluate.tree_attention import TREE_ATTENTION, tree_hidden, tree_layout
 
 #: Score of a continuation that holds no token (an empty option): never chosen, and JSON can hold it.
 NO_TOKENS = -1e9
-#: Tokens of one row of the tree; a larger row pays more for attention than sharing saves.
-ROW_TOKENS = 1280
+#: Tokens that a question may add to a tree beyond its first question's, before another tree begins: every token of the
+#: tail is compared with the whole tree, so that at some size reading the passage again costs less.
+TAIL_TOKENS = 1024
 #: Tokens of the little tree by which a model is tried at first.
 PROBE_TOKENS = 48
 #: Predicted positions whose V logits are held at once.
@@ -108,47 +110,66 @@ class Row:
             nodes = path[request.start - 1 :]
             self.picks.append((question, option, nodes, list(request.tokens[request.start :])))
 
-    def visible_TT(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which token (column) each token (row) sees: its ancestors and itself."""
-        size = len(self.tokens)
-        visible = np.zeros((size, size), dtype=bool)
-        for i, parent in enumerate(self.parents):
-            if parent >= 0:
-                visible[i, : parent + 1] = visible[parent, : parent + 1]
-            visible[i, i] = True
-        return visible
+    def missing(self, requests: Sequence[Request]) -> int:
+        """How many tokens `add` would add, at most (what two options share beyond the first's is counted twice)."""
+        total, first = 0, requests[0].tokens[:-1]
+        for request in requests:
+            tokens, node, depth = request.tokens[:-1], -1, 0
+            while depth < len(tokens) and (found := self.children.get((node, tokens[depth]))) is not None:
+                node, depth = found, depth + 1
+            if request is not requests[0]:
+                common = next(
+                    (i for i, (x, y) in enumerate(zip(first, tokens)) if x != y), min(len(first), len(tokens))
+                )
+                depth = max(depth, common)
+            total += len(tokens) - depth
+        return total
 
 
-def build_rows(questions: Sequence[Encoded], groups: Sequence[str], row_tokens: int = ROW_TOKENS) -> list[Row]:
-    """Rows of consecutive questions of one group (passage), each up to `row_tokens` or one question long."""
+def build_rows(questions: Sequence[Encoded], groups: Sequence[str], tail_tokens: int = TAIL_TOKENS) -> list[Row]:
+    """Trees of consecutive questions of one group (passage): one question, and others while they add little."""
     rows: list[Row] = []
     last = None
+    first = 0
     for i, (question, group) in enumerate(zip(questions, groups)):
-        longest = max(len(r.tokens) for r in question.requests)
-        if not rows or group != last or len(rows[-1].tokens) + longest > row_tokens:
+        if (
+            not rows
+            or group != last
+            or len(rows[-1].tokens) + rows[-1].missing(question.requests) > first + tail_tokens
+        ):
             rows.append(Row())
-        last = group
-        rows[-1].add(i, question.requests)
+        row, last = rows[-1], group
+        row.add(i, question.requests)
+        if len(row.questions) == 1:
+            first = len(row.tokens)
     return rows
 
 
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, longest first; rows x longest <= `batch_tokens` (or a single row)."""
+def batches(lengths: Sequence[int], batch_tokens: int, padded: bool = True) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first; at most `batch_tokens` each, or a single one.
+
+    `padded`: each counts as long as the longest of its batch.
+    """
     batch: list[int] = []
+    total = 0
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+        size = lengths[batch[0]] if padded and batch else lengths[i]
+        if batch and total + size > batch_tokens:
             yield batch
-            batch = []
+            batch, total, size = [], 0, lengths[i]
         batch.append(i)
+        total += size
     if batch:
         yield batch
 
 
 class Scorer:
-    """Scores requests with one model (already on its device, in eval mode)."""
+    """Scores requests with one model (already on its device, in eval mode); sets its attention."""
 
     def __init__(self, model: Any, batch_tokens: int) -> None:
         self.model, self.batch_tokens = model, batch_tokens
+        if hasattr(model, "set_attn_implementation"):
+            model.set_attn_implementation(TREE_ATTENTION)
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
         self.shared: bool | None = None  # whether tree rows agree with plain ones; set by the first batch
@@ -165,14 +186,17 @@ class Scorer:
         already scored), so that a resumed evaluation computes the same numbers.
         """
         rows = build_rows(questions, groups)
-        for batch in batches([len(r.tokens) for r in rows], self.batch_tokens):
+        for batch in batches([len(r.tokens) for r in rows], self.batch_tokens, padded=False):
             indices = [q for r in batch for q in rows[r].questions]
             if all(done(q) for q in indices):
                 continue
             if self.shared is None:
                 self.shared = self._probe(questions[indices[0]].requests[0])
-            scores = self._score_rows([rows[r] for r in batch]) if self.shared else {}
-            yield [(q, scores[q] if self.shared else self.score_plainly(questions[q].requests)) for q in indices]
+            # A sliding window would hide the passage's beginning, which a tree does not do.
+            window = getattr(self.model.config, "sliding_window", None)
+            shared = self.shared and (window is None or max(max(rows[r].depths) for r in batch) < window)
+            scores = self._score_rows([rows[r] for r in batch]) if shared else {}
+            yield [(q, scores[q] if shared else self.score_plainly(questions[q].requests)) for q in indices]
 
     def _probe(self, request: Request) -> bool:
         """Whether this architecture honours the tree's mask: a small tree of two branches scores as two plain passes."""
@@ -206,40 +230,25 @@ class Scorer:
 
     @torch.inference_mode()
     def _score_rows(self, rows: Sequence[Row]) -> dict[int, list[float]]:
-        size = max(len(r.tokens) for r in rows)
-        ids_BT = torch.zeros(len(rows), size, dtype=torch.long)
-        positions_BT = torch.zeros(len(rows), size, dtype=torch.long)
-        visible_BTT = np.zeros((len(rows), size, size), dtype=bool)
-        visible_BTT[:, range(size), range(size)] = True  # padding sees itself: a row without a column would be nan
-        for b, row in enumerate(rows):
-            length = len(row.tokens)
-            ids_BT[b, :length] = torch.tensor(row.tokens)
-            positions_BT[b, :length] = torch.tensor(row.depths)
-            visible_BTT[b, :length, :length] = row.visible_TT()
-        mask = torch.zeros(len(rows), 1, size, size, dtype=self.dtype)
-        mask.masked_fill_(~torch.from_numpy(visible_BTT)[:, None], torch.finfo(self.dtype).min)
-        hidden_BTD = self.model.base_model(
-            input_ids=ids_BT.to(self.device),
-            attention_mask=mask.to(self.device),
-            position_ids=positions_BT.to(self.device),
-            use_cache=False,
-        ).last_hidden_state
+        trees = tree_layout([row.parents for row in rows], self.device)
+        tokens_N = [t for row in rows for t in row.tokens]
+        depths_N = [d for row in rows for d in row.depths]
+        hidden_ND = tree_hidden(self.model, tokens_N, depths_N, trees)
 
         # One projection per predicting token, however many options are predicted there (letters: one for all).
-        places: dict[tuple[int, int], int] = {}
+        places: dict[int, int] = {}
         wanted: list[tuple[int, int]] = []
         owners: list[tuple[int, int]] = []
-        for b, row in enumerate(rows):
+        for tree, row in zip(trees, rows):
             for question, option, nodes, targets in row.picks:
                 for node, target in zip(nodes, targets):
-                    wanted.append((places.setdefault((b, node), len(places)), target))
+                    wanted.append((places.setdefault(tree.start + node, len(places)), target))
                     owners.append((question, option))
         scores = {q: [NO_TOKENS] * n for row in rows for q, n in _options(row).items()}
         if not wanted:
             return scores
-        keys = torch.tensor(list(places), device=self.device)
-        selected_ND = hidden_BTD[keys[:, 0], keys[:, 1]]
-        values = token_log_probabilities(self.model, selected_ND, torch.tensor(wanted, device=self.device)).tolist()
+        selected_KD = hidden_ND[torch.tensor(list(places), device=self.device)]
+        values = token_log_probabilities(self.model, selected_KD, torch.tensor(wanted, device=self.device)).tolist()
         for (question, option), value in zip(owners, values):
             before = scores[question][option]
             scores[question][option] = value if before == NO_TOKENS else before + value

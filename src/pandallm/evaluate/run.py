@@ -89,7 +89,7 @@ def open_model(folder: Path, dtype: Dtype, device: str) -> tuple[Any, Any]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(folder, dtype=dtype, device=device)
-    # Training's packed attention does not read the mask by which scoring shares prefixes.
+    # Not training's packed attention; scoring sets its own.
     model.set_attn_implementation("sdpa")
     return model.eval(), load_tokenizer(folder)
 
