@@ -210,3 +210,11 @@ def test_beyond_a_sliding_window_every_option_is_read_alone(loaded: tuple[Any, A
 def test_batches_without_padding_count_each_length() -> None:
     assert list(batches([5, 1, 1, 1], 8, padded=False)) == [[0, 1, 2, 3]]
     assert list(batches([5, 1, 1, 1], 8)) == [[0], [1, 2, 3]]
+
+
+def test_prompts_that_begin_with_the_passage_share_it_whatever_stands_between() -> None:
+    passage = list(range(300))
+    by_prompt = [question(passage, [600]), question([999, *passage], [600]), question(passage, [601])]
+    assert [r.questions for r in build_rows(by_prompt, ["p"] * 3, tail_tokens=50)] == [[0, 2], [1]]
+    apart = [question(passage, [600]), question([], [700])]
+    assert [r.questions for r in build_rows(apart, ["p"] * 2, tail_tokens=50)] == [[0], [1]]

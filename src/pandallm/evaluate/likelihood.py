@@ -127,21 +127,29 @@ class Row:
 
 
 def build_rows(questions: Sequence[Encoded], groups: Sequence[str], tail_tokens: int = TAIL_TOKENS) -> list[Row]:
-    """Trees of consecutive questions of one group (passage): one question, and others while they add little."""
+    """Trees of consecutive questions of one group (passage).
+
+    A question joins the tree of its group to which it adds least, while that tree stays within `tail_tokens` of its
+    first question; so prompts that begin with the passage share it, and another prompt's trees stand beside.
+    """
     rows: list[Row] = []
+    room: list[int] = []  # tokens up to which each row of this group may grow
     last = None
-    first = 0
     for i, (question, group) in enumerate(zip(questions, groups)):
-        if (
-            not rows
-            or group != last
-            or len(rows[-1].tokens) + rows[-1].missing(question.requests) > first + tail_tokens
-        ):
-            rows.append(Row())
-        row, last = rows[-1], group
-        row.add(i, question.requests)
-        if len(row.questions) == 1:
-            first = len(row.tokens)
+        if group != last:
+            last, room = group, []
+        open_rows = rows[len(rows) - len(room) :]
+        added = [row.missing(question.requests) for row in open_rows]
+        fits = [r for r, row in enumerate(open_rows) if len(row.tokens) + added[r] <= room[r]]
+        best = min(fits, key=added.__getitem__, default=None)
+        # A question that shares nothing would only fill another's tail.
+        if best is not None and added[best] < Row().missing(question.requests):
+            open_rows[best].add(i, question.requests)
+        else:
+            row = Row()
+            row.add(i, question.requests)
+            rows.append(row)
+            room.append(len(row.tokens) + tail_tokens)
     return rows
 
 

@@ -60,7 +60,7 @@ def evaluate_model(
         for (task, questions), (scored, answered) in zip(tasks, prompts):
             if "likelihood" in spec.methods:
                 chosen = sample_questions(questions, spec.limit.likelihood)
-                rows += [r for name in scored for r in run.likelihood(task, name, task.prompts[name], chosen)]
+                rows += run.likelihood(task, scored, chosen)
             if "generation" in spec.methods:
                 chosen = sample_questions(questions, spec.limit.generation)
                 asking = [name for name in answered if task.prompts[name].generate]
@@ -137,32 +137,37 @@ class _Run:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise Interrupted(f"The time for evaluating {self.name} is over; run again to go on where it stopped.")
 
-    def likelihood(self, task: TaskSpec, name: str, prompt: PromptSpec, questions: Sequence[Question]) -> list[Row]:
-        """Rows of one task and prompt, scored by log-likelihood."""
+    def likelihood(self, task: TaskSpec, names: Sequence[str], questions: Sequence[Question]) -> list[Row]:
+        """Rows of one task, prompt by prompt, scored by log-likelihood; all prompts of a passage are scored together."""
         from pandallm.evaluate.likelihood import encode_questions
 
-        rendered = [render(prompt, q) for q in questions]
-        what = f"{task.name}.{name}.likelihood"
+        passages: dict[str, list[int]] = {}
+        for i, q in enumerate(questions):
+            passages.setdefault(q.context or f"\0{i}", []).append(i)
+        asked = [(p, name, i) for p, of in passages.items() for name in names for i in of]
+        rendered = [render(task.prompts[name], questions[i]) for _, name, i in asked]
         encoded = encode_questions(self.tokenizer, rendered, self.max_length)
         self.truncated += sum(bool(e.truncated) for e in encoded)
-        groups = [q.context or f"\0{i}" for i, q in enumerate(questions)]
-        scores: dict[int, list[float]] = {}
+        key = [(name, questions[i].id, *r) for (_, name, i), r in zip(asked, rendered)]
+        shown_as = f"{self.name}: {task.name} {names[0] if len(names) == 1 else f'({len(names)} prompts)'}"
         with (
-            self._journal(what, [(q.id, *r) for q, r in zip(questions, rendered)]) as journal,
-            self.progress.task(f"{self.name}: {task.name} {name}", len(questions), "questions") as shown,
+            self._journal(f"{task.name}.likelihood", key) as journal,
+            self.progress.task(shown_as, len(asked), "questions") as shown,
         ):
-            scores = journal.rows
+            scores: dict[int, list[float]] = journal.rows
             shown.advance(len(scores))
-            for batch in self.scorer.score(encoded, groups, scores.__contains__):
-                fresh = sum(i not in scores for i, _ in batch)
+            for batch in self.scorer.score(encoded, [p for p, _, _ in asked], scores.__contains__):
+                fresh = sum(k not in scores for k, _ in batch)
                 journal.add(batch)
                 shown.advance(fresh)
                 self._check_deadline()
+        found = {(name, i): scores[k] for k, (_, name, i) in enumerate(asked)}
         rows = []
-        for i, question in enumerate(questions):
-            choice = max(range(len(question.options)), key=lambda o: (scores[i][o], -o))  # first wins ties
-            stated = [round(s, 6) for s in scores[i]]
-            rows.append(self._row(task, name, "likelihood", question, choice, stated, None))
+        for name in names:
+            for i, question in enumerate(questions):
+                of = found[name, i]
+                choice = max(range(len(question.options)), key=lambda o: (of[o], -o))  # first wins ties
+                rows.append(self._row(task, name, "likelihood", question, choice, [round(s, 6) for s in of], None))
         return rows
 
     def generation(self, task: TaskSpec, name: str, prompt: PromptSpec, questions: Sequence[Question]) -> list[Row]:

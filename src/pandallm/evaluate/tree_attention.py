@@ -77,14 +77,14 @@ def tree_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
         raise NotImplementedError("tree attention knows neither soft capping nor attention sinks")
-    shared = {"scale": query.shape[-1] ** -0.5 if scaling is None else scaling}
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     grouped = key.shape[1] != query.shape[1]
     parts = []
     for tree in trees:
         a, b, c = tree.start, tree.start + tree.trunk, tree.start + tree.size
         parts.append(
             scaled_dot_product_attention(
-                query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], is_causal=True, enable_gqa=grouped, **shared
+                query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], is_causal=True, enable_gqa=grouped, scale=scale
             )
         )
         if tree.visible_11QT is not None:
@@ -95,7 +95,7 @@ def tree_attention(
                     value[:, :, a:c],
                     attn_mask=tree.visible_11QT,
                     enable_gqa=grouped,
-                    **shared,
+                    scale=scale,
                 )
             )
     return torch.cat(parts, 2).transpose(1, 2), None

@@ -45,7 +45,7 @@ VERSIONS = {
     "import": 1,
     "pack": 1,
     "train": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "delta": 1,
 }
 
