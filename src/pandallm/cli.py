@@ -254,10 +254,10 @@ def report(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or the folder of panda eval --out")],
     json_: AsJson = False,
 ) -> None:
-    """Rebuild every score of a run from its per-question rows and compare.
+    """Rebuild every score of a run, or of `panda eval --out`, from its per-question rows and compare.
 
     Example: panda verify runs/microworld-seed1
     """

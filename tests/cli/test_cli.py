@@ -30,7 +30,7 @@ def panda(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["check", "stages.pretrain.corpus=chinees"], "unknown corpus 'chinees'. Did you mean 'chinese'?"),
         (["eval", "nowhere", "--tasks", "c3-m", "--data", "x"], "nowhere"),
         (["eval", "nowhere", "--tasks", "", "--data", "x"], "No task given"),
-        (["verify", "nowhere"], "nowhere is not a run folder"),
+        (["verify", "nowhere"], "nowhere is not a folder with scores"),
         (["report", "nowhere"], "nowhere"),
         (["chat", "nowhere"], "nowhere"),
         (["delta", "apply", "nowhere", "nodelta", "out"], "no"),

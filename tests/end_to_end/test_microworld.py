@@ -182,7 +182,10 @@ def test_single_verbs_work_on_the_models_of_a_run(small_run: tuple[Path, dict[st
     (tmp_path / "c3.json").write_text(json.dumps(c3, ensure_ascii=False), encoding="utf-8")
     done = panda("eval", target, "--tasks", "c3-m", "--data", "c3.json", "--out", "scored", "--json", folder=tmp_path)
     assert {row["task"] for row in json.loads(done.stdout)["table"]} == {"c3-m"}
-    assert len(list(read_jsonl(tmp_path / "scored" / "rows.jsonl"))) >= 1
+    rows = list(read_jsonl(tmp_path / "scored" / "rows.jsonl"))
+    assert len(rows) >= 1
+    verified = panda("verify", "scored", "--json", folder=tmp_path)
+    assert json.loads(verified.stdout)["rows"] == len(rows)
     chat = subprocess.run(
         [sys.executable, "-m", "pandallm", "chat", target, "--max-new-tokens", "4"],
         input="你好\n",

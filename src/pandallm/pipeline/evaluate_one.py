@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pandallm.errors import BadInput
 from pandallm.progress import Progress
-from pandallm.store import read_jsonl, write_json
+from pandallm.store import read_jsonl, write_json, write_text
 
 
 def evaluate_folder(
@@ -26,16 +26,22 @@ def evaluate_folder(
     threads: int | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Scores (the content of scores.json) of one model. Rows and scores are written to `out` where it is given.
+    """Scores (the content of scores.json) of one model.
+
+    Where `out` is given it receives rows.jsonl, questions.jsonl, tasks.json, evaluate.yaml and scores.json, from which
+    `panda verify` rebuilds every number.
 
     Raises:
         BadInput: no model folder, unknown task or prompt, missing or broken question file, `out` exists.
     """
+    import yaml
+
     from pandallm.data.files import resolve_files
     from pandallm.evaluate.run import evaluate_model
     from pandallm.evaluate.spec import EvaluateSpec
     from pandallm.evaluate.summary import summarize
     from pandallm.model.folder import check_model_folder
+    from pandallm.pipeline.run_folder import write_questions
     from pandallm.tasks.load import load_task
     from pandallm.tasks.read import read_questions
 
@@ -73,7 +79,8 @@ def evaluate_folder(
             model, model.name, loaded, {}, spec, work, device=device, threads=threads, deadline=None, progress=progress
         )
         rows = list(read_jsonl(work / "rows.jsonl"))
-        questions = [q for _, qs in loaded for q in qs]
+        questions = write_questions(work, loaded, rows)
+        write_text(work / "evaluate.yaml", yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False))
         scores = summarize(rows, [], questions, [t for t, _ in loaded], spec)
         write_json(work / "scores.json", scores)
         if out is not None:

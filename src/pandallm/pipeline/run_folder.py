@@ -1,13 +1,15 @@
 """Write what a run shows into its folder: small files, copied; models, linked."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pandallm.store import Artifact, read_jsonl, write_json, write_jsonl, write_text
+from pandallm.tasks.spec import TaskSpec
+from pandallm.tasks.types import Question
 
 if TYPE_CHECKING:
     from pandallm.pipeline.run import Run
@@ -51,15 +53,22 @@ def write_run_folder(
     bits = [row for a in evaluations.values() for row in read_lines(a.path / "bits_per_byte.jsonl")]
     write_jsonl(folder / "rows.jsonl", rows)
     write_jsonl(folder / "bits_per_byte.jsonl", bits)
-    scored = {(row["task"], row["id"]) for row in rows}
-    tasks = {name: run.tasks()[name] for name in e.tasks}
-    questions = [q for _, qs in tasks.values() for q in qs if (q.task, q.id) in scored]
-    write_jsonl(folder / "questions.jsonl", [{**q.__dict__, "options": list(q.options)} for q in questions])
-    shown = [task.model_dump(mode="json", exclude={"files"}) for task, _ in tasks.values()]
-    write_json(folder / "tasks.json", shown)
-    scores = summarize(rows, bits, questions, [task for task, _ in tasks.values()], e)
+    tasks = [run.tasks()[name] for name in e.tasks]
+    questions = write_questions(folder, tasks, rows)
+    scores = summarize(rows, bits, questions, [task for task, _ in tasks], e)
     write_json(folder / "scores.json", scores)
     return scores
+
+
+def write_questions(
+    folder: Path, tasks: Sequence[tuple[TaskSpec, Sequence[Question]]], rows: Sequence[Mapping[str, Any]]
+) -> list[Question]:
+    """Write tasks.json and questions.jsonl: what the rows were asked. Returns the scored questions."""
+    scored = {(row["task"], row["id"]) for row in rows}
+    questions = [q for _, qs in tasks for q in qs if (q.task, q.id) in scored]
+    write_jsonl(folder / "questions.jsonl", [{**q.__dict__, "options": list(q.options)} for q in questions])
+    write_json(folder / "tasks.json", [task.model_dump(mode="json", exclude={"files"}) for task, _ in tasks])
+    return questions
 
 
 def copy(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ def verify_run(folder: Path) -> dict[str, Any]:
     """Summarise `rows.jsonl` and `bits_per_byte.jsonl` again and compare with `scores.json`.
 
     Raises:
-        BadInput: `folder` is not a run folder with scores.
+        BadInput: `folder` is neither a run folder with scores nor what `panda eval --out` writes.
         PandaError: a stored number is not what the rows give; names the first.
     """
     import yaml
@@ -21,10 +21,20 @@ def verify_run(folder: Path) -> dict[str, Any]:
     from pandallm.tasks.spec import TaskSpec
     from pandallm.tasks.types import Question
 
-    needed = ("recipe.yaml", "rows.jsonl", "scores.json", "questions.jsonl", "tasks.json")
+    alone = folder / "evaluate.yaml"  # of `panda eval`; a run's settings stand in its recipe
+    needed = (
+        alone.name if alone.is_file() else "recipe.yaml",
+        "rows.jsonl",
+        "scores.json",
+        "questions.jsonl",
+        "tasks.json",
+    )
     if missing := [n for n in needed if not (folder / n).is_file()]:
-        raise BadInput(f"{folder} is not a run folder with scores: {missing[0]} is missing.")
-    spec = EvaluateSpec.model_validate(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["evaluate"])
+        raise BadInput(
+            f"{folder} is not a folder with scores (of `panda run`, or of `panda eval --out`): {missing[0]} is missing."
+        )
+    settings = yaml.safe_load((folder / needed[0]).read_text(encoding="utf-8"))
+    spec = EvaluateSpec.model_validate(settings if needed[0] == alone.name else settings["evaluate"])
     rows = list(read_jsonl(folder / "rows.jsonl"))
     bits = list(read_jsonl(folder / "bits_per_byte.jsonl"))
     questions = [Question(**{**q, "options": tuple(q["options"])}) for q in read_jsonl(folder / "questions.jsonl")]
