@@ -1,0 +1,131 @@
+"""Verbs about recipes and runs: run, check, schema, report, verify, chat."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pandallm.cli.app import AsJson, Quiet, app, limit_threads, show_facts, split_arguments
+
+
+@app.command()
+def run(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE] [a.b.c=value]...", show_default=False)
+    ] = None,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Leave question and answer texts out of the report.")
+    ] = False,
+) -> None:
+    """Run a recipe: data, training, evaluation, delta, report. Reuses whatever is in the store.
+
+    Example: panda run recipes/tiny-zh.yaml stages.pretrain.tokens=200000
+    """
+    from pandallm.pipeline.show import print_summary, summary
+    from pandallm.recipe.load import load_recipe
+
+    recipe = load_recipe(*split_arguments(arguments))
+    limit_threads(recipe.runtime.threads)
+    from pandallm.pipeline.run import Run
+    from pandallm.report.write import write_report
+    from pandallm.terminal import progress
+
+    with progress(quiet) as shown:
+        job = Run(recipe, shown, command=shlex.join(["panda", *sys.argv[1:]]))
+        job.execute()
+        if recipe.evaluate:
+            write_report(job.folder, text=not no_text)
+    result = summary(job)
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print_summary(result)
+
+
+@app.command()
+def check(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE] [a.b.c=value]...", show_default=False)
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Check a recipe without running it: types, names, duplicate keys. Errors name file, line and field.
+
+    Example: panda check recipes/smollm2-zh.yaml
+    """
+    from pandallm.recipe.load import find_recipe, load_recipe
+
+    name, overrides = split_arguments(arguments)
+    recipe = load_recipe(name, overrides)
+    if json_:
+        print(
+            json.dumps(
+                {"ok": True, "recipe": str(find_recipe(name)), "name": recipe.name, "stages": list(recipe.stages)}
+            )
+        )
+    else:
+        print(f"{find_recipe(name)}: ok ({recipe.name}: {len(recipe.corpora)} corpora, {len(recipe.stages)} stages)")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors.
+
+    Example: panda schema > recipe.schema.json
+    """
+    from pandallm.recipe.spec import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(by_alias=True), indent=1))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, such as runs/microworld-seed1")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write")] = None,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Ids, choices and scores only; no question or answer text")
+    ] = False,
+) -> None:
+    """Write report.html of a finished run again.
+
+    Example: panda report runs/microworld-seed1 --no-text --out shareable.html
+    """
+    from pandallm.report.write import write_report
+
+    print(write_report(folder, out, text=not no_text))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or the folder of panda eval --out")],
+    json_: AsJson = False,
+) -> None:
+    """Rebuild every score of a run, or of `panda eval --out`, from its per-question rows and compare.
+
+    Example: panda verify runs/microworld-seed1
+    """
+    from pandallm.pipeline.verify import verify_run
+
+    facts = verify_run(folder)
+    show_facts(facts, json_, f"{folder}: {facts['numbers']} numbers rebuilt from {facts['rows']} rows, all equal")
+
+
+@app.command()
+def chat(
+    model: Annotated[Path, typer.Argument(help="Hugging Face model folder")],
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
+    device: str = "auto",
+) -> None:
+    """Talk to a model in the terminal. An empty line or Ctrl-D ends it; /new forgets the dialogue.
+
+    Example: panda chat runs/microworld-seed1/models/instruct
+    """
+    from pandallm.pipeline.chat import chat_loop
+
+    chat_loop(model, max_new_tokens=max_new_tokens, temperature=temperature, device=device)
