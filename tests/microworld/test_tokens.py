@@ -9,7 +9,7 @@ from pandallm.data.adapters import coig
 from pandallm.data.adapters.base import Adapted
 from pandallm.data.spec import VocabularySpec
 from pandallm.data.vocabulary import train_tokenizer
-from pandallm.evaluate.likelihood import encode_questions
+from pandallm.evaluate.encode import encode_questions
 from pandallm.evaluate.prompts import render
 from pandallm.microworld.corpora import corpora
 from pandallm.microworld.spec import WorldSpec

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from pandallm.errors import BadInput
-from pandallm.evaluate.likelihood import HEAD_POSITIONS, batches, first_token
+from pandallm.evaluate.encode import first_token
+from pandallm.evaluate.likelihood import HEAD_POSITIONS, batches
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from pandallm.evaluate.likelihood import batches, first_token
+from pandallm.evaluate.encode import first_token
+from pandallm.evaluate.likelihood import batches
 
 #: Steps between looks at the texts so far (decoding costs more than a step of a tiny model).
 LOOK_EVERY = 4

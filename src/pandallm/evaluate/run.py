@@ -139,7 +139,7 @@ class _Run:
 
     def likelihood(self, task: TaskSpec, names: Sequence[str], questions: Sequence[Question]) -> list[Row]:
         """Rows of one task, prompt by prompt, scored by log-likelihood; all prompts of a passage are scored together."""
-        from pandallm.evaluate.likelihood import encode_questions
+        from pandallm.evaluate.encode import encode_questions
 
         passages: dict[str, list[int]] = {}
         for i, q in enumerate(questions):
