@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPTS = sorted(p for p in FOLDER.glob("*.py") if p.stem != "common")
+SCRIPTS = sorted(p for p in FOLDER.glob("*.py") if p.stem not in ("common", "peers"))
 
 
 def load(name: str) -> Any:
