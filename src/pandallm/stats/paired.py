@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as distributions
 
-from pandallm.stats.intervals import Estimate, cluster_index, clustered_mean
+from pandallm.stats.intervals import Estimate, cluster_bootstrap, cluster_index, clustered_mean
 
 #: Up to this many clusters every sign pattern is enumerated (2^12 = 4096) and p is exact.
 EXACT_CLUSTERS = 12
@@ -67,6 +67,50 @@ def _sign_flip(sums: NDArray[np.float64], resamples: int, seed: int) -> float:
         signs = rng.integers(0, 2, (rows, sums.size), dtype=np.int8).astype(np.float64) * 2 - 1
         hits += int(np.count_nonzero(np.abs(signs @ sums) >= observed))
     return (1 + hits) / (1 + resamples)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """How many questions only a, and only b, answered right, and the p of no difference."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(a: Sequence[float] | NDArray[np.float64], b: Sequence[float] | NDArray[np.float64]) -> McNemar:
+    """McNemar's (1947) test, exact: of the questions that one system alone answered right, is one half each system's?
+
+    `a`, `b`: right or wrong (1, 0, or bool) per question. p = 2 P(X <= min(only_a, only_b)), X binomial(only_a + only_b,
+    1/2), at most 1. It takes questions for independent: where several share a passage and both systems move with it, p
+    is too small, and `paired_difference` is the test to use.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.shape != y.shape:
+        raise ValueError(f"{x.size} values of a but {y.size} of b")
+    if not (np.isin(x, (0, 1)).all() and np.isin(y, (0, 1)).all()):
+        raise ValueError("McNemar's test takes right (1) and wrong (0) only")
+    only_a, only_b = int(np.count_nonzero(x > y)), int(np.count_nonzero(y > x))
+    p = float(2 * distributions.binom.cdf(min(only_a, only_b), only_a + only_b, 0.5))
+    return McNemar(only_a, only_b, min(1.0, p))
+
+
+def paired_bootstrap(
+    a: Sequence[float] | NDArray[np.float64],
+    b: Sequence[float] | NDArray[np.float64],
+    clusters: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of b - a with the percentile interval of a bootstrap over whole clusters (Efron & Tibshirani 1993, ch. 13).
+
+    Same input and seed, same interval. Too narrow with few clusters, where `paired_difference` is the one to use.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.shape != y.shape:
+        raise ValueError(f"{x.size} values of a but {y.size} of b")
+    return cluster_bootstrap(y - x, None, clusters, confidence, resamples, seed)
 
 
 def holm(p: Sequence[float]) -> list[float]:
