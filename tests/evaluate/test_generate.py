@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pandallm.evaluate.generate import encode_prompts, generate
+from pandallm.evaluate.generate import generate
 
 PROMPTS = ["问题：", "小明住在湖边的城里，他养了一只猫。问题：小明住在哪里？", "The answer is"]
 
@@ -32,8 +32,7 @@ def greedy(model: Any, tokenizer: Any, ids: list[int], steps: int) -> str:
 @pytest.mark.parametrize("batch_tokens", [1, 10_000])
 def test_batches_say_what_single_passes_say(loaded: tuple[Any, Any], batch_tokens: int) -> None:
     model, tokenizer = loaded
-    ids, cut = encode_prompts(tokenizer, PROMPTS, 100)
-    assert cut == 0
+    ids = [tokenizer.encode(p) for p in PROMPTS]
     found = {i: text for batch in generate(model, tokenizer, ids, 9, batch_tokens) for i, text in batch}
     assert found == {i: greedy(model, tokenizer, p, 9) for i, p in enumerate(ids)}
     assert all(found.values())
@@ -41,7 +40,7 @@ def test_batches_say_what_single_passes_say(loaded: tuple[Any, Any], batch_token
 
 def test_eos_ends_a_completion(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
-    ids, _ = encode_prompts(tokenizer, PROMPTS, 100)
+    ids = [tokenizer.encode(p) for p in PROMPTS]
     first = model(torch.tensor([ids[0]])).logits[0, -1].argmax()
     stored = model.generation_config.eos_token_id
     model.generation_config.eos_token_id = [0, int(first)]
@@ -54,12 +53,6 @@ def test_eos_ends_a_completion(loaded: tuple[Any, Any]) -> None:
 
 def test_settled_rows_stop_the_loop(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
-    ids, _ = encode_prompts(tokenizer, PROMPTS, 100)
+    ids = [tokenizer.encode(p) for p in PROMPTS]
     found = {i: t for batch in generate(model, tokenizer, ids, 9, 10_000, lambda i, text: True) for i, t in batch}
     assert found == {i: greedy(model, tokenizer, p, 4) for i, p in enumerate(ids)}
-
-
-def test_long_prompts_lose_their_left(loaded: tuple[Any, Any]) -> None:
-    _, tokenizer = loaded
-    whole = tokenizer.encode(PROMPTS[1])
-    assert encode_prompts(tokenizer, PROMPTS[1:2], 5) == ([whole[-5:]], 1)

@@ -51,8 +51,8 @@ def test_rows_by_the_contract_and_the_same_twice(
     asked = [("letter", "likelihood")] * 8 + [("text", "likelihood")] * 8 + [("letter", "generation")] * 4
     assert [(r["prompt"], r["method"]) for r in rows] == asked
     assert list(rows[0]) == [
-        "model", "task", "prompt", "method", "id", "cluster", "group", "options", "answer", "choice", "correct",
-        "scores", "completion",
+        "model", "task", "prompt", "method", "shots", "chat", "order", "id", "cluster", "group", "options", "answer",
+        "choice", "correct", "scores", "unconditional", "choices", "near_tie", "truncated", "completion", "choice_2023",
     ]  # fmt: skip
     for row in rows:
         assert row["correct"] == (row["choice"] == row["answer"])

@@ -5,27 +5,10 @@ from typing import Any
 
 import torch
 
-from pandallm.evaluate.encode import first_token
 from pandallm.evaluate.likelihood import batches
 
 #: Steps between looks at the texts so far (decoding costs more than a step of a tiny model).
 LOOK_EVERY = 4
-
-
-def encode_prompts(tokenizer: Any, prompts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
-    """(token ids of each prompt, how many were cut). A prompt over `max_tokens` loses its left: the question stays.
-
-    A leading BOS, where the tokenizer adds one, survives the cut.
-    """
-    out, cut = [], 0
-    for ids in tokenizer(list(prompts), add_special_tokens=True)["input_ids"] if prompts else []:
-        ids = ids or [first_token(tokenizer)]
-        if len(ids) > max_tokens:
-            cut += 1
-            bos = ids[:1] if ids[0] == tokenizer.bos_token_id and max_tokens > 1 else []
-            ids = bos + ids[len(ids) - max_tokens + len(bos) :]
-        out.append(ids)
-    return out, cut
 
 
 @torch.inference_mode()

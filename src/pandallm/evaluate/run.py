@@ -1,20 +1,24 @@
 """One model, its tasks and held-out documents -> rows.jsonl and bits_per_byte.jsonl."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pandallm.errors import BadInput, Interrupted
+from pandallm.evaluate.ask import ChatTemplate, Item, Variant, ask, chat_template, items, variants
+from pandallm.evaluate.backend import Asked, Backend
+from pandallm.evaluate.choices import decide
 from pandallm.evaluate.journal import Journal
-from pandallm.evaluate.prompts import render
-from pandallm.evaluate.select import selected_prompts
+from pandallm.evaluate.local import LocalBackend
+from pandallm.evaluate.prompts import shown_options
+from pandallm.evaluate.select import sample, selected_prompts
+from pandallm.evaluate.shots import Examples
 from pandallm.evaluate.spec import EvaluateSpec
-from pandallm.model.spec import Dtype
 from pandallm.progress import SILENT, Progress
 from pandallm.store import digest_json, write_jsonl
-from pandallm.tasks.read import sample_questions
-from pandallm.tasks.spec import PromptSpec, TaskSpec
+from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
 
 #: Longest window for bits per byte, whatever the model could read: comparable between models, and bounded in memory.
@@ -35,13 +39,19 @@ def evaluate_model(
     threads: int | None = None,
     deadline: float | None = None,
     progress: Progress = SILENT,
+    backend: Backend | None = None,
+    examples: Mapping[str, Sequence[Question]] | None = None,
 ) -> dict[str, Any]:
-    """Score one model folder; writes `out`/rows.jsonl and `out`/bits_per_byte.jsonl and returns facts.
+    """Score one model; writes `out`/rows.jsonl and `out`/bits_per_byte.jsonl and returns facts.
 
-    Rows stand in the order of tasks, methods, prompts, questions. `held_out` maps a corpus to its folder (with
-    held_out.parquet). `deadline` is a `time.monotonic()`; past it, what is scored stays in `out`/.journal and Interrupted is
-    raised; the same call goes on from there. Generation runs only for prompts with `generate: true`.
-    Facts: rows, documents, seconds, device, shared_prefixes (None where no likelihood was scored), truncated.
+    Rows stand in the order of tasks, methods, prompts, examples, chat, rotations, questions. `held_out` maps a corpus
+    to its folder (with held_out.parquet). What is scored is kept in `out`/.journal, per question and by content, so
+    the same call goes on after a kill; past `deadline` (a `time.monotonic()`) Interrupted is raised. Generation runs
+    only for prompts with `generate: true`. `backend`: what answers; without it the model folder `model` on `device`.
+    `examples`: few-shot examples of a task where they do not come from its own questions.
+    Facts: rows, documents, seconds, device, shared_prefixes (None where no likelihood was scored here), truncated,
+    resumed (answers found in the journal).
+    Raises BadInput for unknown prompts, a missing chat template, prompts that do not fit the model.
     """
     import torch
 
@@ -55,17 +65,21 @@ def evaluate_model(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        run = _Run(model, model_name, spec, out, device, deadline, progress)
+        if backend is None:
+            backend = LocalBackend(model, dtype=spec.dtype, device=device, batch_tokens=spec.batch_tokens)
+        run = _Run(model, model_name, spec, out, backend, deadline, progress)
         rows: list[Row] = []
         for (task, questions), (scored, answered) in zip(tasks, prompts):
+            pool = (examples or {}).get(task.name) or questions
+            drawn = Examples(questions, pool) if any(spec.shots) else None
             if "likelihood" in spec.methods:
-                chosen = sample_questions(questions, spec.limit.likelihood)
-                rows += run.likelihood(task, scored, chosen)
+                chosen = sample(questions, spec.limit.passages, spec.limit.likelihood)
+                rows += run.likelihood(task, scored, chosen, drawn)
             if "generation" in spec.methods:
-                chosen = sample_questions(questions, spec.limit.generation)
+                chosen = sample(questions, spec.limit.passages, spec.limit.generation)
                 asking = [name for name in answered if task.prompts[name].generate]
-                rows += [r for name in asking for r in run.generation(task, name, task.prompts[name], chosen)]
-        bits = [row for corpus, folder in held_out.items() for row in run.bits(corpus, folder)]
+                rows += run.generation(task, asking, chosen, drawn)
+        bits = [row for corpus, folder in held_out.items() for row in run.bits(corpus, folder, device)]
     finally:
         torch.set_num_threads(before)
     write_jsonl(out / "rows.jsonl", rows)
@@ -73,31 +87,12 @@ def evaluate_model(
     return {
         "rows": len(rows),
         "documents": len(bits),
-        "truncated": run.truncated,
-        "shared_prefixes": run.scorer.shared,
-        "device": str(run.scorer.device),
+        "truncated": sum(r["truncated"] for r in rows),
+        "shared_prefixes": backend.scorer.shared if isinstance(backend, LocalBackend) else None,
+        "device": str(backend.identity.get("device", "")),
+        "resumed": run.resumed,
         "seconds": round(time.time() - started, 3),
     }
-
-
-def open_model(folder: Path, dtype: Dtype, device: str) -> tuple[Any, Any]:
-    """(model in eval mode with ordinary attention, tokenizer) of a Hugging Face folder; device "auto": GPU if any."""
-    import torch
-
-    from pandallm.model.folder import load_model, load_tokenizer
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(folder, dtype=dtype, device=device)
-    # Not training's packed attention; scoring sets its own.
-    model.set_attn_implementation("sdpa")
-    return model.eval(), load_tokenizer(folder)
-
-
-def model_identity(folder: Path) -> str:
-    """Changes when the folder's files do: the journal of one model is never read for another."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return digest_json([(p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files])
 
 
 class _Run:
@@ -109,149 +104,155 @@ class _Run:
         name: str,
         spec: EvaluateSpec,
         out: Path,
-        device: str,
+        backend: Backend,
         deadline: float | None,
         progress: Progress,
     ) -> None:
-        from pandallm.evaluate.likelihood import Scorer
+        self.folder, self.name, self.spec, self.out, self.backend = folder, name, spec, out, backend
+        self.deadline, self.progress = deadline, progress
+        self.template = None if spec.chat == "off" else self._template()
+        self.resumed = 0
 
-        self.name, self.spec, self.out, self.deadline, self.progress = name, spec, out, deadline, progress
-        self.model, self.tokenizer = open_model(folder, spec.dtype, device)
-        self.scorer = Scorer(self.model, spec.batch_tokens)
-        self.max_length = int(getattr(self.model.config, "max_position_embeddings", None) or WINDOW_TOKENS)
-        self.identity = {
-            "model": model_identity(folder),
-            "dtype": spec.dtype,
-            "batch_tokens": spec.batch_tokens,
-            "device": self.scorer.device.type,
-        }
-        self.truncated = 0
+    def _template(self) -> ChatTemplate | None:
+        from pandallm.model.folder import load_tokenizer
 
-    def _journal(self, what: str, key: Any) -> Journal:
-        # Names of corpora and tasks come from users: the file's name must not be one of theirs.
-        return Journal(
-            self.out / ".journal" / f"{digest_json(what)[:24]}.jsonl", digest_json([self.identity, what, key])
-        )
+        if isinstance(self.backend, LocalBackend):
+            return chat_template(self.backend.tokenizer, self.folder)
+        if self.folder.is_dir():
+            return chat_template(load_tokenizer(self.folder), self.folder)
+        if "likelihood" in self.spec.methods:
+            raise BadInput(
+                f"{self.name}: log-likelihoods under a chat template need the model's tokenizer, which a server keeps; "
+                "use `methods: [generation]`, `chat: off`, or give the tokenizer's folder as the model."
+            )
+        return None  # the server's own, applied to the messages
 
     def _check_deadline(self) -> None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise Interrupted(f"The time for evaluating {self.name} is over; run again to go on where it stopped.")
 
-    def likelihood(self, task: TaskSpec, names: Sequence[str], questions: Sequence[Question]) -> list[Row]:
-        """Rows of one task, prompt by prompt, scored by log-likelihood; all prompts of a passage are scored together."""
-        from pandallm.evaluate.encode import encode_questions
-
-        passages: dict[str, list[int]] = {}
-        for i, q in enumerate(questions):
-            passages.setdefault(q.context or f"\0{i}", []).append(i)
-        asked = [(p, name, i) for p, of in passages.items() for name in names for i in of]
-        rendered = [render(task.prompts[name], questions[i]) for _, name, i in asked]
-        encoded = encode_questions(self.tokenizer, rendered, self.max_length)
-        self.truncated += sum(bool(e.truncated) for e in encoded)
-        key = [(name, questions[i].id, *r) for (_, name, i), r in zip(asked, rendered)]
-        shown_as = f"{self.name}: {task.name} {names[0] if len(names) == 1 else f'({len(names)} prompts)'}"
+    @contextmanager
+    def _journal(self, what: str, settings: Any, keys: Sequence[Any], shown_as: str, unit: str) -> Iterator["_Kept"]:
+        # Names of corpora and tasks come from users: the file's name must not be one of theirs.
+        path = self.out / ".journal" / f"{digest_json([self.name, what])[:24]}.jsonl"
+        key = digest_json([dict(self.backend.identity), what, settings])
         with (
-            self._journal(f"{task.name}.likelihood", key) as journal,
-            self.progress.task(shown_as, len(asked), "questions") as shown,
+            Journal(path, key) as journal,
+            self.progress.task(f"{self.name}: {shown_as}", len(keys), unit) as shown,
         ):
-            scores: dict[int, list[float]] = journal.rows
-            shown.advance(len(scores))
-            for batch in self.scorer.score(encoded, [p for p, _, _ in asked], scores.__contains__):
-                fresh = sum(k not in scores for k, _ in batch)
-                journal.add(batch)
+            found = sum(k in journal.rows for k in keys)
+            if found:
+                self.resumed += found
+                self.progress.say(f"{self.name}: {shown_as}: {found} of {len(keys)} {unit} were found done.")
+                shown.advance(found)
+
+            def keep(batch: Sequence[tuple[int, Any]]) -> None:
+                fresh = sum(keys[i] not in journal.rows for i, _ in batch)
+                journal.add((keys[i], value) for i, value in batch)
                 shown.advance(fresh)
                 self._check_deadline()
-        found = {(name, i): scores[k] for k, (_, name, i) in enumerate(asked)}
+
+            yield _Kept(journal.rows, keys, keep)
+
+    def likelihood(
+        self, task: TaskSpec, names: Sequence[str], questions: Sequence[Question], examples: Examples | None
+    ) -> list[Row]:
+        """Rows of one task, prompt by prompt, scored by log-likelihood; all prompts of a passage are scored together."""
+        wanted = self.spec.unconditional or self.spec.normalize == "unconditional"
+        asked = items(task, names, questions, self.spec, examples, self.template, wanted)
+        keys = [_key(item.asked) for item in asked]
+        shown_as = f"{task.name} {names[0] if len(names) == 1 else f'({len(names)} prompts)'}"
+        with self._journal(f"{task.name}.likelihood", None, keys, shown_as, "questions") as kept:
+            for batch in self.backend.score([i.asked for i in asked], [i.group for i in asked], kept.done):
+                kept.keep([(i, [scored.scores, scored.truncated]) for i, scored in batch])
+        conditional: dict[tuple[str, Variant, int], tuple[Item, Any]] = {}
+        alone: dict[tuple[str, bool, int], list[float]] = {}
+        for i, item in enumerate(asked):
+            if item.shown is None:
+                alone[item.prompt, item.variant.chat, item.question] = kept[i][0]
+            else:
+                conditional[item.prompt, item.variant, item.question] = (item, kept[i])
         rows = []
         for name in names:
-            for i, question in enumerate(questions):
-                of = found[name, i]
-                choice = max(range(len(question.options)), key=lambda o: (of[o], -o))  # first wins ties
-                rows.append(self._row(task, name, "likelihood", question, choice, [round(s, 6) for s in of], None))
+            prompt = task.prompts[name]
+            for variant in variants(prompt, self.spec):
+                for q, question in enumerate(questions):
+                    if (name, variant, q) in conditional:
+                        _, (scores, truncated) = conditional[name, variant, q]
+                        published = _published(scores, variant.order)
+                        options = shown_options(prompt, question) if prompt.answer == "text" else None
+                        row = self._row(task, name, "likelihood", variant, question)
+                        row |= likelihood_fields(
+                            published, alone.get((name, variant.chat, q)), options, self.spec.normalize
+                        )
+                        rows.append(_finished(row, truncated=truncated))
         return rows
 
-    def generation(self, task: TaskSpec, name: str, prompt: PromptSpec, questions: Sequence[Question]) -> list[Row]:
-        """Rows of one task and prompt, read out of generated answers."""
-        from pandallm.evaluate.extract import extract, settled
-        from pandallm.evaluate.generate import encode_prompts, generate
-        from pandallm.evaluate.prompts import strip_labels
+    def generation(
+        self, task: TaskSpec, names: Sequence[str], questions: Sequence[Question], examples: Examples | None
+    ) -> list[Row]:
+        """Rows of one task read out of generated answers, prompt by prompt."""
+        from pandallm.evaluate.extract import settled
 
-        texts = [render(prompt, q)[0] for q in questions]
-        options = [strip_labels(q.options) if prompt.strip_labels else list(q.options) for q in questions]
-        what = f"{task.name}.{name}.generation"
-        new = min(self.spec.max_new_tokens, self.max_length - 1)
-        encoded, cut = encode_prompts(self.tokenizer, texts, self.max_length - new)
-        self.truncated += cut
-        with (
-            self._journal(what, [new, [(q.id, t, o) for q, t, o in zip(questions, texts, options)]]) as journal,
-            self.progress.task(f"{self.name}: {task.name} {name}, generating", len(questions), "questions") as shown,
-        ):
-            said = journal.rows
-            shown.advance(len(said))
-            for batch in generate(
-                self.model,
-                self.tokenizer,
-                encoded,
-                new,
-                self.spec.batch_tokens,
-                lambda i, text: settled(text, options[i]),
-                said.__contains__,
-            ):
-                fresh = sum(i not in said for i, _ in batch)
-                journal.add(batch)
-                shown.advance(fresh)
-                self._check_deadline()
-        return [
-            self._row(task, name, "generation", q, extract(said[i], options[i]), None, said[i])
-            for i, q in enumerate(questions)
-        ]
+        rows: list[Row] = []
+        new, cut = self.spec.max_new_tokens, self.spec.on_long == "cut"
+        for name in names:
+            prompt = task.prompts[name]
+            ways = [
+                (v, question, *ask(prompt, question, v, examples, self.template, cut))
+                for v in variants(prompt, self.spec)
+                for question in questions
+                if v.order < len(question.options)
+            ]
+            keys = [_key(asked) for _, _, asked, _ in ways]
 
-    def _row(
-        self,
-        task: TaskSpec,
-        prompt: str,
-        method: str,
-        question: Question,
-        choice: int | None,
-        scores: list[float] | None,
-        completion: str | None,
-    ) -> Row:
+            def over(i: int, text: str, ways: Any = ways) -> bool:
+                return settled(text, ways[i][3].options)
+
+            what = f"{task.name}.{name}.generation"
+            with self._journal(what, new, keys, f"{task.name} {name}, generating", "questions") as kept:
+                for batch in self.backend.generate([asked for _, _, asked, _ in ways], new, over, kept.done):
+                    kept.keep([(i, [answered.text, answered.truncated]) for i, answered in batch])
+            for i, (variant, question, _, shown) in enumerate(ways):
+                text, truncated = kept[i]
+                row = self._row(task, name, "generation", variant, question)
+                row |= generation_fields(text, shown.options, variant.order)
+                rows.append(_finished(row, truncated=truncated))
+        return rows
+
+    def _row(self, task: TaskSpec, prompt: str, method: str, variant: Variant, question: Question) -> Row:
         return {
             "model": self.name,
             "task": task.name,
             "prompt": prompt,
             "method": method,
+            "shots": variant.shots,
+            "chat": variant.chat,
+            "order": variant.order,
             "id": question.id,
             "cluster": question.cluster,
             "group": question.group,
             "options": len(question.options),
             "answer": question.answer,
-            "choice": choice,
-            "correct": choice == question.answer,
-            "scores": scores,
-            "completion": completion,
         }
 
-    def bits(self, corpus: str, folder: Path) -> list[Row]:
+    def bits(self, corpus: str, folder: Path, device: str) -> list[Row]:
         """Rows of one corpus's held-out documents."""
         from pandallm.evaluate.bits import read_held_out, score_documents
 
+        local = self.backend
+        if not isinstance(local, LocalBackend):
+            raise BadInput(
+                "evaluate.bits_per_byte needs the model in this process; leave out --backend and --devices, or the corpora."
+            )
         documents = read_held_out(folder)
-        length = min(self.max_length, WINDOW_TOKENS)
-        key = [length, [(d.id, d.turns) for d in documents]]
-        with (
-            self._journal(f"{corpus}.bits", key) as journal,
-            self.progress.task(f"{self.name}: {corpus}, bits per byte", len(documents), "documents") as shown,
-        ):
-            found = journal.rows
-            shown.advance(len(found))
+        length = min(local.max_length, WINDOW_TOKENS)
+        keys = [digest_json([d.id, d.turns]) for d in documents]
+        with self._journal(f"{corpus}.bits", length, keys, f"{corpus}, bits per byte", "documents") as kept:
             for batch in score_documents(
-                self.model, self.tokenizer, documents, length, self.spec.batch_tokens, found.__contains__
+                local.model, local.tokenizer, documents, length, self.spec.batch_tokens, kept.done
             ):
-                fresh = sum(i not in found for i, _ in batch)
-                journal.add(batch)
-                shown.advance(fresh)
-                self._check_deadline()
+                kept.keep(batch)
         return [
             {
                 "model": self.name,
@@ -259,9 +260,74 @@ class _Run:
                 "source": d.source,
                 "language": d.language,
                 "id": d.id,
-                "bits": round(found[i][0], 4),
+                "bits": round(kept[i][0], 4),
                 "bytes": d.bytes,
-                "tokens": found[i][1],
+                "tokens": kept[i][1],
             }
             for i, d in enumerate(documents)
         ]
+
+
+class _Kept:
+    """A journal by position: what is asked first is number 0."""
+
+    def __init__(self, rows: Mapping[Any, Any], keys: Sequence[Any], keep: Callable[[Sequence[tuple[int, Any]]], None]):
+        self._rows, self._keys, self.keep = rows, keys, keep
+
+    def done(self, i: int) -> bool:
+        return self._keys[i] in self._rows
+
+    def __getitem__(self, i: int) -> Any:
+        return self._rows[self._keys[i]]
+
+
+def _key(asked: Asked) -> str:
+    """Everything that an answer depends on beside the backend."""
+    return digest_json([asked.context, asked.continuations, asked.passage, asked.messages])
+
+
+def _published(shown: Sequence[float], order: int) -> list[float]:
+    """Values of shown options -> in published order: shown option j is published option j + order."""
+    n = len(shown)
+    return [round(shown[(i - order) % n], 6) for i in range(n)]
+
+
+def likelihood_fields(
+    scores: list[float], unconditional: Sequence[float] | None, options: Sequence[str] | None, normalize: str
+) -> Row:
+    """The fields of a row that follow from its scores (in published order); `options`: see `choices.decide`."""
+    alone = None if unconditional is None else [round(s, 6) for s in unconditional]
+    return {"scores": scores, "unconditional": alone, **decide(scores, alone, options, normalize)}
+
+
+def generation_fields(completion: str, shown: Sequence[str], order: int) -> Row:
+    """The fields of a row that are read from a completion; `shown`: the options as the prompt showed them."""
+    from pandallm.evaluate.extract import extract, first_letter_2023
+
+    def published(position: int | None) -> int | None:
+        return None if position is None or position >= len(shown) else (position + order) % len(shown)
+
+    return {
+        "choice": published(extract(completion, shown)),
+        "choice_2023": published(first_letter_2023(completion)),
+        "completion": completion,
+    }
+
+
+def _finished(row: Row, truncated: bool) -> Row:
+    """The row with all fields of the contract (docs/design.md), in its order."""
+    return {
+        **{k: row[k] for k in ("model", "task", "prompt", "method", "shots", "chat", "order", "id", "cluster")},
+        "group": row["group"],
+        "options": row["options"],
+        "answer": row["answer"],
+        "choice": row["choice"],
+        "correct": row["choice"] == row["answer"],
+        "scores": row.get("scores"),
+        "unconditional": row.get("unconditional"),
+        "choices": row.get("choices"),
+        "near_tie": row.get("near_tie"),
+        "truncated": truncated,
+        "completion": row.get("completion"),
+        "choice_2023": row.get("choice_2023"),
+    }

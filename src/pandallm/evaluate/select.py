@@ -1,9 +1,13 @@
-"""Names of prompts in settings -> prompts of tasks."""
+"""What settings select: prompts by name, samples of questions."""
 
 import difflib
+import hashlib
+from collections.abc import Sequence
 
 from pandallm.errors import BadInput
+from pandallm.tasks.read import sample_questions
 from pandallm.tasks.spec import TaskSpec
+from pandallm.tasks.types import Question
 
 
 def selected_prompts(task: TaskSpec, prompts: tuple[str, ...] | str) -> list[str]:
@@ -20,3 +24,12 @@ def selected_prompts(task: TaskSpec, prompts: tuple[str, ...] | str) -> list[str
                 f"Task {task.name} has no prompt {name!r}; did you mean {near[0]!r}? It has: {', '.join(task.prompts)}."
             )
     return list(prompts)
+
+
+def sample(questions: Sequence[Question], passages: int | None, limit: int | None) -> list[Question]:
+    """Fixed random samples, in file order: `passages` whole clusters (smallest hash of their names), then `limit` questions."""
+    if passages is not None:
+        names = sorted({q.cluster for q in questions}, key=lambda c: hashlib.sha256(c.encode()).digest())
+        kept = set(names[:passages])
+        questions = [q for q in questions if q.cluster in kept]
+    return sample_questions(questions, limit)

@@ -1,18 +1,22 @@
 """Settings of an evaluation."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pandallm.model.spec import Dtype
 from pandallm.spec import Spec
 
+Normalize = Literal["sum", "characters", "bytes", "unconditional"]
+Chat = Literal["off", "on", "both"]
+
 
 class LimitSpec(Spec):
-    """How many questions of each task are scored: a fixed random sample (by hash of the question's id), null for all."""
+    """How much of each task is scored, null for all: fixed random samples, by hash of the passage's or question's id."""
 
     likelihood: int | None = Field(None, gt=0)
     generation: int | None = Field(None, gt=0)
+    passages: int | None = Field(None, gt=0)  # whole passages with all their questions, drawn before the others
 
 
 class SelectSpec(Spec):
@@ -24,6 +28,10 @@ class SelectSpec(Spec):
     method: Literal["likelihood", "generation"] = "likelihood"
 
 
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, int) else value
+
+
 class EvaluateSpec(Spec):
     """What is measured on which models; `headline` and `controls` are fixed here, before anything runs."""
 
@@ -33,6 +41,15 @@ class EvaluateSpec(Spec):
     # Prompts for generation where they are others than `prompts`; only those whose end asks for a letter (`generate: true`) are used.
     generation_prompts: tuple[str, ...] | None = None
     methods: tuple[Literal["likelihood", "generation"], ...] = ("likelihood",)
+    # Examples before a question; several numbers are scored beside each other, the first one makes the headline.
+    shots: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_several, json_schema_input_type=int | list[int])
+    ] = Field((0,), min_length=1)
+    chat: Chat = "off"  # the model's chat template; `both` also tells the difference
+    orders: int = Field(1, ge=1)  # rotations of the options, for prompts that show them
+    normalize: Normalize = "sum"  # which score of an option's text makes the choice
+    unconditional: bool = False  # also score options without passage and question (`normalize: unconditional` does)
+    on_long: Literal["cut", "refuse"] = "cut"  # prompts longer than the model: cut the passage's middle, or refuse
     max_new_tokens: int = Field(64, gt=0)
     limit: LimitSpec = LimitSpec()
     dtype: Dtype = "float32"
