@@ -128,6 +128,8 @@ class Scorer:
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
         self.shared: bool | None = None  # whether tree rows agree with plain ones; set by the first batch
+        #: Set to a dict, it receives per question whether each option is what greedy decoding would write.
+        self.greedy: dict[int, list[bool]] | None = None
 
     def score(
         self,
@@ -151,7 +153,12 @@ class Scorer:
             window = getattr(self.model.config, "sliding_window", None)
             shared = self.shared and (window is None or max(max(rows[r].depths) for r in batch) < window)
             scores = self._score_rows([rows[r] for r in batch]) if shared else {}
-            yield [(q, scores[q] if shared else self.score_plainly(questions[q].requests)) for q in indices]
+            for q in indices if not shared else ():
+                greedy: list[bool] | None = None
+                if self.greedy is not None:
+                    greedy = self.greedy[q] = []
+                scores[q] = self.score_plainly(questions[q].requests, greedy)
+            yield [(q, scores[q]) for q in indices]
 
     def _probe(self, request: Request) -> bool:
         """Whether this architecture honours the tree's mask: a small tree of two branches scores as two plain passes."""
@@ -169,18 +176,22 @@ class Scorer:
         return all(abs(a - b) <= tolerance for a, b in zip(shared, plain))
 
     @torch.inference_mode()
-    def score_plainly(self, requests: Sequence[Request]) -> list[float]:
+    def score_plainly(self, requests: Sequence[Request], greedy: list[bool] | None = None) -> list[float]:
         """The reference: one forward pass per request through the whole model, no mask, no cache."""
         out = []
         for request in requests:
             targets = torch.tensor(request.tokens[request.start :], device=self.device)
             if not len(targets):
                 out.append(NO_TOKENS)
+                if greedy is not None:
+                    greedy.append(True)
                 continue
             inputs = torch.tensor([request.tokens[:-1]], device=self.device)
             logits = self.model(input_ids=inputs, use_cache=False).logits[0, request.start - 1 :].float()
             picked = torch.log_softmax(logits, -1).gather(1, targets[:, None])
             out.append(float(picked.sum()))
+            if greedy is not None:
+                greedy.append(bool((logits.argmax(-1) == targets).all()))
         return out
 
     @torch.inference_mode()
@@ -203,7 +214,14 @@ class Scorer:
         if not wanted:
             return scores
         selected_KD = hidden_ND[torch.tensor(list(places), device=self.device)]
-        values = token_log_probabilities(self.model, selected_KD, torch.tensor(wanted, device=self.device)).tolist()
+        wanted_M2 = torch.tensor(wanted, device=self.device)
+        best_K = None if self.greedy is None else torch.empty(len(selected_KD), dtype=torch.long, device=self.device)
+        values = token_log_probabilities(self.model, selected_KD, wanted_M2, best_K).tolist()
+        if self.greedy is not None and best_K is not None:
+            for row in rows:
+                self.greedy.update({q: [True] * n for q, n in _options(row).items()})
+            for (question, option), hit in zip(owners, (best_K[wanted_M2[:, 0]] == wanted_M2[:, 1]).tolist()):
+                self.greedy[question][option] &= hit
         for (question, option), value in zip(owners, values):
             before = scores[question][option]
             scores[question][option] = value if before == NO_TOKENS else before + value
@@ -217,12 +235,19 @@ def _options(row: Row) -> dict[int, int]:
     return counts
 
 
-def token_log_probabilities(model: Any, hidden_ND: torch.Tensor, wanted_M2: torch.Tensor) -> torch.Tensor:
-    """Log-probability (nats, float32) of each (row of hidden_ND, token) in `wanted_M2` -> [M]; V logits in chunks."""
+def token_log_probabilities(
+    model: Any, hidden_ND: torch.Tensor, wanted_M2: torch.Tensor, best_N: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Log-probability (nats, float32) of each (row of hidden_ND, token) in `wanted_M2` -> [M]; V logits in chunks.
+
+    `best_N`, where given, receives the most probable token of each row.
+    """
     head = model.get_output_embeddings()
     out = torch.empty(len(wanted_M2), dtype=torch.float32, device=hidden_ND.device)
     for start in range(0, len(hidden_ND), HEAD_POSITIONS):
         logits_NV = head(hidden_ND[start : start + HEAD_POSITIONS]).float()
+        if best_N is not None:
+            best_N[start : start + HEAD_POSITIONS] = logits_NV.argmax(-1)
         inside = (wanted_M2[:, 0] >= start) & (wanted_M2[:, 0] < start + HEAD_POSITIONS)
         rows, tokens = wanted_M2[inside, 0] - start, wanted_M2[inside, 1]
         out[inside] = logits_NV[rows, tokens] - torch.logsumexp(logits_NV, -1)[rows]
