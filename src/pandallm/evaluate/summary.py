@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from pandallm.errors import BadInput
+from pandallm.evaluate import sections
 from pandallm.evaluate.select import selected_prompts
 from pandallm.evaluate.spec import EvaluateSpec, SelectSpec
 from pandallm.stats.intervals import (
@@ -35,13 +36,15 @@ def summarize(
     """The content of scores.json (see docs/design.md), from the rows of all models of `spec.models`.
 
     Headline accuracy: per question the mean over the selected prompts, then the mean over questions, clustered by
-    `cluster`. Controls are scored on the last model. Differences are b - a of consecutive models on the same questions
+    `cluster`. Controls are scored on the last model. Headline, controls and differences take options as published, the
+    first number of shots, and the chat template only with `chat: on`. Differences are b - a of consecutive models on the same questions
     (headline, then each task and group, mean over prompts), with the sign-flip p; `p_holm` adjusts it over the
     headline's rows, and apart from these over the tasks' rows. Numbers that do not exist (an interval from one
     document) are null. Without `spec.headline` the headline is empty.
     Raises BadInput where a selection matches no rows, or where two models were scored on different questions.
     """
-    rows, bits_rows = list(rows), list(bits_rows)
+    rows, bits_rows = sections.complete(rows), list(bits_rows)
+    main = sections.primary(rows, spec)
     by_name = {t.name: t for t in tasks}
     known = {(q.task, q.id) for q in questions}
     strange = next((r for r in rows if (r["task"], r["id"]) not in known), None)
@@ -51,10 +54,10 @@ def summarize(
     headline: dict[str, Any] = {}
     if spec.headline is not None:
         for model in spec.models:
-            headline[model] = _score(_select(rows, spec.headline, model, by_name, "headline"), spec.confidence)
+            headline[model] = _score(_select(main, spec.headline, model, by_name, "headline"), spec.confidence)
         headline["controls"] = {
             name: _score(
-                _select(rows, control, spec.models[-1], by_name, f"controls.{name}"), spec.confidence, with_chance=True
+                _select(main, control, spec.models[-1], by_name, f"controls.{name}"), spec.confidence, with_chance=True
             )
             for name, control in spec.controls.items()
         }
@@ -64,7 +67,13 @@ def summarize(
         "headline": headline,
         "headline_definition": spec.headline.model_dump(mode="json") if spec.headline else None,
         "table": _table(rows, by_name, spec),
-        "differences": _differences(rows, by_name, spec),
+        "differences": _differences(main, by_name, spec),
+        "normalizations": sections.normalizations(rows),
+        "prompts": sections.prompts(rows, spec),
+        "chat_effect": sections.chat_effect(rows, spec),
+        "shots_effect": sections.shots_effect(rows, spec),
+        "orders": sections.orders(rows, spec),
+        "letters": sections.letters(rows, by_name),
         "bits_per_byte": _bits(bits_rows, spec),
         "bits_per_byte_changes": _bits_changes(bits_rows, spec),
     }
@@ -118,17 +127,25 @@ def _score(by_question: Mapping[Key, Sequence[Row]], confidence: float, with_cha
 
 
 def _table(rows: Sequence[Row], tasks: Mapping[str, TaskSpec], spec: EvaluateSpec) -> list[dict[str, Any]]:
-    cells: dict[tuple[str, str, str, str, str], list[Row]] = defaultdict(list)
+    cells: dict[tuple[str, str, str, str, str, int, bool, int], list[Row]] = defaultdict(list)
     for r in rows:
-        cells[r["model"], r["task"], r["group"], r["prompt"], r["method"]].append(r)
+        how = r["shots"], bool(r["chat"]), r["order"]
+        cells[r["model"], r["task"], r["group"], r["prompt"], r["method"], *how].append(r)
     model_order = {m: i for i, m in enumerate(spec.models)}
     task_order = {t: i for i, t in enumerate(tasks)}
     order = {key: i for i, key in enumerate(cells)}
     table = []
     for key in sorted(
-        cells, key=lambda k: (task_order.get(k[1], 99), k[2], model_order.get(k[0], 99), k[4] == "generation", order[k])
+        cells,
+        key=lambda k: (
+            task_order.get(k[1], len(tasks)),
+            k[2],
+            model_order.get(k[0], len(model_order)),
+            k[4] == "generation",
+            order[k],
+        ),
     ):
-        model, task, group, prompt, method = key
+        model, task, group, prompt, method, shots, chat, rotation = key
         cell = cells[key]
         e = clustered_mean([float(r["correct"]) for r in cell], [r["cluster"] for r in cell], spec.confidence)
         table.append(
@@ -139,6 +156,9 @@ def _table(rows: Sequence[Row], tasks: Mapping[str, TaskSpec], spec: EvaluateSpe
                 "group": group,
                 "prompt": prompt,
                 "method": method,
+                "shots": shots,
+                "chat": chat,
+                "order": rotation,
                 "n": e.n,
                 "clusters": e.clusters,
                 "accuracy": as_json(e.mean),
@@ -146,10 +166,20 @@ def _table(rows: Sequence[Row], tasks: Mapping[str, TaskSpec], spec: EvaluateSpe
                 "chance": as_json(chance([r["options"] for r in cell])),
                 "constant": as_json(best_constant([r["answer"] for r in cell])[1]),
                 "unparsed": as_json(sum(r["choice"] is None for r in cell) / len(cell)),
+                "near_ties": sum(bool(r["near_tie"]) for r in cell),
+                "truncated": sum(bool(r["truncated"]) for r in cell),
+                "accuracy_2023": _accuracy_2023(cell),
                 "near_chance": tasks[task].near_chance if task in tasks else "",
             }
         )
     return table
+
+
+def _accuracy_2023(cell: Sequence[Row]) -> Any:
+    """Accuracy by the 2023 code's reading of completions; None where nothing was generated or that was not read."""
+    if any(r["method"] != "generation" or "choice_2023" not in r for r in cell):
+        return None
+    return as_json(sum(r["choice_2023"] == r["answer"] for r in cell) / len(cell))
 
 
 def _differences(rows: Sequence[Row], tasks: Mapping[str, TaskSpec], spec: EvaluateSpec) -> list[dict[str, Any]]:
