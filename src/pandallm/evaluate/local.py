@@ -16,11 +16,13 @@ DEFAULT_WINDOW = 2048
 def open_model(folder: Path, dtype: Dtype, device: str) -> tuple[Any, Any]:
     """(model in eval mode with ordinary attention, tokenizer) of a Hugging Face folder; device "auto": GPU if any."""
     from pandallm.model.folder import load_model, load_tokenizer, resolve_device
+    from pandallm.model.onednn import use_onednn
 
-    model = load_model(folder, dtype=dtype, device=resolve_device(device))
+    model = load_model(folder, dtype=dtype, device=resolve_device(device)).eval()
     # Not training's packed attention; scoring sets its own.
     model.set_attn_implementation("sdpa")
-    return model.eval(), load_tokenizer(folder)
+    use_onednn(model)
+    return model, load_tokenizer(folder)
 
 
 class LocalBackend:
