@@ -11,6 +11,7 @@ from pandallm.tasks.load import list_tasks, load_task
 from pandallm.tasks.read import read_questions, sample_questions, task_texts
 from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
+from tests.tasks.records import FILES
 
 PAPER = "阅读下面的文章并从选项中选择的答案回答问题：\n\n\n\n{context}\n\n问题：\n{question}\n\n选项：\n{options}\n\n\n本题的答案是："
 
@@ -41,7 +42,7 @@ C3 = {
 }
 
 
-@pytest.mark.parametrize("name", ["c3-d", "c3-m", "logiqa2-en", "logiqa2-zh"])
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_built_in_tasks_have_the_paper_prompt_and_state_their_origin(name: str) -> None:
     assert name in list_tasks()
     task = load_task(name)
@@ -49,10 +50,18 @@ def test_built_in_tasks_have_the_paper_prompt_and_state_their_origin(name: str) 
     assert task.prompts["paper"].template == PAPER
     assert task.prompts["paper"].answer == "letter"
     assert task.prompts["paper"].generate
-    assert {"letter", "text"} < set(task.prompts)
-    assert len(task.prompts) == 4
+    assert set(task.prompts) == {"paper", "letter", "text", "natural", "choose", "reply"}
+    kinds = [p.answer for p in task.prompts.values()]
+    assert min(kinds.count("letter"), kinds.count("text")) >= 2
+    assert all("{options}" in p.template for p in task.prompts.values() if p.answer == "letter")
+    # Scoring shares the passage between prompts that begin with it.
+    assert sum(p.template.startswith("{context}") for p in task.prompts.values()) == (
+        0 if name in ("ceval", "cmmlu") else 4
+    )
     assert task.licence
-    assert "github.com" in task.source
+    assert "https://" in task.source
+    assert task.split in task.patterns
+    assert task.urls.get(task.split) or task.hub
 
 
 def test_every_built_in_task_loads() -> None:
