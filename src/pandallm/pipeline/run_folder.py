@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pandallm.store import Artifact, read_jsonl, write_json, write_jsonl, write_text
+from pandallm.store import Artifact, read_jsonl, write_bytes, write_json, write_jsonl, write_text
 from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
 
@@ -52,6 +52,7 @@ def write_run_folder(
     rows = [row for a in evaluations.values() for row in read_lines(a.path / "rows.jsonl")]
     bits = [row for a in evaluations.values() for row in read_lines(a.path / "bits_per_byte.jsonl")]
     write_jsonl(folder / "rows.jsonl", rows)
+    write_parquet(folder / "rows.parquet", rows)
     write_jsonl(folder / "bits_per_byte.jsonl", bits)
     tasks = [run.tasks()[name] for name in e.tasks]
     questions = write_questions(folder, tasks, rows)
@@ -69,6 +70,38 @@ def write_questions(
     write_jsonl(folder / "questions.jsonl", [{**q.__dict__, "options": list(q.options)} for q in questions])
     write_json(folder / "tasks.json", [task.model_dump(mode="json", exclude={"files"}) for task, _ in tasks])
     return questions
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as a Parquet table, a column per field; `choices` is a struct. Whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, number, yes = pa.string(), pa.int32(), pa.bool_()
+    scores = pa.list_(pa.float64())
+    ways = pa.struct([(way, number) for way in ("sum", "characters", "bytes", "unconditional")])
+    schema = pa.schema(
+        [
+            *[(name, text) for name in ("model", "task", "prompt", "method")],
+            ("shots", number),
+            ("chat", yes),
+            ("order", number),
+            *[(name, text) for name in ("id", "cluster", "group")],
+            *[(name, number) for name in ("options", "answer", "choice")],
+            ("correct", yes),
+            ("scores", scores),
+            ("unconditional", scores),
+            ("choices", ways),
+            ("near_tie", yes),
+            ("truncated", yes),
+            ("completion", text),
+            ("choice_2023", number),
+        ]
+    )
+    table = pa.Table.from_pylist([{name: r.get(name) for name in schema.names} for r in rows], schema=schema)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_bytes(path, sink.getvalue().to_pybytes())
 
 
 def copy(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from pandallm.pipeline.show_sections import print_sections
 from pandallm.store import read_json
 
 if TYPE_CHECKING:
@@ -115,6 +116,13 @@ def print_scores(scores: dict[str, Any]) -> None:
         columns.insert(2, ("by", lambda r: {"likelihood": "lik", "generation": "gen"}[r["method"]]))
     if any(r["method"] == "generation" for r in rows):
         columns.insert(-1, ("unparsed", lambda r: percent(r["unparsed"]) if r["method"] == "generation" else ""))
+        if any(r.get("accuracy_2023") is not None for r in rows):
+            columns.insert(
+                -1, ("2023", lambda r: "" if r.get("accuracy_2023") is None else percent(r["accuracy_2023"]))
+            )
+    for name in ("order", "chat", "shots"):
+        if len({r.get(name) or 0 for r in rows}) > 1:
+            columns.insert(2, (name, lambda r, name=name: str(int(r.get(name) or 0))))  # type: ignore[misc]
     if len({r["model"] for r in rows}) > 1:
         columns.insert(0, ("model", lambda r: r["model"]))
     models = "" if columns[0][0] == "model" or not rows else f"{rows[0]['model']}: "
@@ -128,7 +136,9 @@ def print_scores(scores: dict[str, Any]) -> None:
         table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(text(row) for _, text in columns))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    print_sections(scores, console)
     print("const: always the most frequent answer; ~chance: the interval holds the score of guessing.")
 
 
