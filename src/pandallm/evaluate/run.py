@@ -296,6 +296,8 @@ def likelihood_fields(
     scores: list[float], unconditional: Sequence[float] | None, options: Sequence[str] | None, normalize: str
 ) -> Row:
     """The fields of a row that follow from its scores (in published order); `options`: see `choices.decide`."""
+    if not scores or (unconditional is not None and not unconditional):  # a server gave no log-probability of a letter
+        return {"scores": None, "unconditional": None, "choice": None, "choices": None, "near_tie": None}
     alone = None if unconditional is None else [round(s, 6) for s in unconditional]
     return {"scores": scores, "unconditional": alone, **decide(scores, alone, options, normalize)}
 
