@@ -28,6 +28,18 @@ def test_clustered_mean_by_hand() -> None:
     assert free.high == pytest.approx(0.5 + 4.302653 * math.sqrt(1 / 12), abs=1e-6)
 
 
+def test_clusters_of_unequal_size_by_hand() -> None:
+    # Clusters a: 1, 1, 1; b: 0. Mean 3/4; residual sums 3/4, -3/4; divided by 1 - 3/4 and 1 - 1/4 the squares are
+    # 9/16 * 4 = 9/4 and 9/16 * 4/3 = 3/4; se^2 = 3 / 16. df = 16 / (9 + 1) - 1 = .6.
+    e = clustered_mean([1, 1, 1, 0], list("aaab"), bounds=None)
+    assert e.se == pytest.approx(math.sqrt(3 / 16))
+    assert e.df == pytest.approx(0.6)
+    assert e.high == pytest.approx(0.75 + distributions.t.ppf(0.975, 0.6) * math.sqrt(3 / 16))
+    # One huge cluster and a tiny one know next to nothing.
+    e = clustered_mean([1.0, 0.0] * 5000 + [1.0], [0] * 10_000 + [1])
+    assert (e.low, e.high) == (0, 1)
+
+
 def test_without_clusters_it_is_students_interval() -> None:
     y = np.array([0.2, 0.4, 0.9, 0.1, 0.5])
     e = clustered_mean(y, None, bounds=None)
@@ -127,15 +139,21 @@ def test_false_positives_under_the_null() -> None:
 
 
 def test_ratio_by_hand() -> None:
-    # R = 6/4; residuals 2 - 1.5 = .5 and 4 - 4.5 = -.5; se^2 = 2 * .5 / 16.
+    # R = 6/4; residuals 2 - 1.5 = .5 and 4 - 4.5 = -.5, shares 1/4 and 3/4; .5 / (3/4) = 2/3, .5 / (1/4) = 2;
+    # se^2 = 1/2 * (4/9 + 4) / 16 = 5/36; df = 1 / (1/16 + 9/16) - 1 = .6.
     e = ratio_estimate([2, 4], [1, 3])
     assert e.mean == 1.5
-    assert e.se == pytest.approx(0.25)
-    assert e.high == pytest.approx(1.5 + 12.7062 * 0.25, abs=1e-4)
+    assert e.se == pytest.approx(math.sqrt(5 / 36))
+    assert e.high == pytest.approx(1.5 + distributions.t.ppf(0.975, 0.6) * math.sqrt(5 / 36))
+    # Equal denominators: the mean's interval. 2, 4, 3 over 1 each: Student's.
+    same, mean = ratio_estimate([2, 4, 3], [1, 1, 1]), clustered_mean([2, 4, 3], bounds=None)
+    assert (same.low, same.high) == pytest.approx((mean.low, mean.high))
     change = ratio_change([2, 4], [1, 2])
     assert (change.mean, change.low, change.high) == pytest.approx((-0.5, -0.5, -0.5))
     with pytest.raises(ValueError, match="positive"):
         ratio_estimate([1.0], [0.0])
+    with pytest.raises(ValueError, match="more than one"):
+        ratio_estimate([1.0, 2.0], [0.0, 3.0])
 
 
 def test_ratio_interval_agrees_with_the_bootstrap_and_covers() -> None:

@@ -18,7 +18,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its confidence interval. `low`, `high` and `se` are nan where one cluster gives no interval."""
+    """A number with its confidence interval. `low`, `high` and `se` are nan where one cluster gives no interval.
+
+    `df`: degrees of freedom of the t interval where they are not `clusters` - 1.
+    """
 
     mean: float
     low: float
@@ -26,6 +29,7 @@ class Estimate:
     se: float
     n: int
     clusters: int
+    df: float | None = None
 
 
 def cluster_index(clusters: Sequence[Hashable] | None, n: int) -> tuple[NDArray[np.intp], int]:
@@ -47,8 +51,11 @@ def clustered_mean(
 ) -> Estimate:
     """Mean of `values` with a cluster-robust interval.
 
-    se² = G/(G-1) * sum_g (sum_{i in g} (y_i - mean))² / n²; interval mean ± t(G-1) se, clipped to `bounds`.
-    Where all residuals vanish (every answer right, or wrong) that width would be zero. Then the interval is Wilson's
+    se² = sum_g r_g² / (1 - m_g/n) / n², r_g = sum_{i in g} (y_i - mean), m_g the size of cluster g: Liang & Zeger's sum,
+    corrected for the mean being estimated as Bell & McCaffrey (2002, Surv. Methodol. 28:169) do. With equal sizes the
+    correction is the usual G/(G-1). Interval mean ± t(df) se, clipped to `bounds`; df = n² / sum_g m_g² - 1, Kish's
+    effective number of clusters less one (just below Bell & McCaffrey's Satterthwaite degrees; G - 1 with equal sizes):
+    with few clusters of unequal sizes G - 1 gives too narrow an interval. Where all residuals vanish (every answer right, or wrong) that width would be zero. Then the interval is Wilson's
     with the G clusters as the observations and the t quantile, so it is never narrower than the clusters allow.
     One cluster says nothing of the spread: the interval is then `bounds`, or nan without them.
     Raises ValueError for no values.
@@ -61,16 +68,18 @@ def clustered_mean(
     if groups == 1:
         low, high = bounds if bounds is not None else (math.nan, math.nan)
         return Estimate(mean, low, high, math.nan, y.size, 1)
+    size = np.bincount(index, minlength=groups).astype(np.float64)
     residual = np.bincount(index, weights=y - mean, minlength=groups)
-    se = math.sqrt(groups / (groups - 1) * float(residual @ residual)) / y.size
-    t = t_quantile(confidence, groups)
+    se = math.sqrt(float((residual**2 / (1 - size / y.size)).sum())) / y.size
+    df = y.size**2 / float(size @ size) - 1
+    t = float(distributions.t.ppf(0.5 + confidence / 2, df))
     if bounds is None:
-        return Estimate(mean, mean - t * se, mean + t * se, se, y.size, groups)
+        return Estimate(mean, mean - t * se, mean + t * se, se, y.size, groups, df)
     width = bounds[1] - bounds[0]
     if se <= 1e-12 * width:
         low, high = _wilson((mean - bounds[0]) / width, groups, t)
-        return Estimate(mean, bounds[0] + width * low, bounds[0] + width * high, 0.0, y.size, groups)
-    return Estimate(mean, max(bounds[0], mean - t * se), min(bounds[1], mean + t * se), se, y.size, groups)
+        return Estimate(mean, bounds[0] + width * low, bounds[0] + width * high, 0.0, y.size, groups, df)
+    return Estimate(mean, max(bounds[0], mean - t * se), min(bounds[1], mean + t * se), se, y.size, groups, df)
 
 
 def t_quantile(confidence: float, groups: int) -> float:
@@ -124,9 +133,12 @@ def ratio_estimate(
 ) -> Estimate:
     """R = sum(numerators) / sum(denominators), e.g. bits per byte over documents, with a clustered interval.
 
-    Linearised (Cochran 1977, Sampling Techniques, section 6.4): residual r_g = sum_{i in g} (x_i - R d_i),
-    se² = G/(G-1) * sum r_g² / (sum d)²; interval R ± t(G-1) se. nan with one cluster. Raises ValueError for no values
-    and for denominators that do not add up to something positive.
+    Jackknife over clusters, linearised (Cochran 1977, Sampling Techniques, section 6.17): residual
+    r_g = sum_{i in g} (x_i - R d_i), h_g cluster g's share of the denominators,
+    se² = (G-1)/G * sum (r_g / (1 - h_g))² / (sum d)²; interval R ± t(df) se, df = 1 / sum h_g² - 1, Kish's effective number
+    of clusters less one. Without the two corrections it is too narrow where a few documents hold most of the text.
+    nan with one cluster. Raises ValueError for no values and for denominators that do not add up to something positive
+    or of which one cluster holds everything.
     """
     x = np.asarray(numerators, dtype=np.float64)
     d = np.asarray(denominators, dtype=np.float64)
@@ -139,10 +151,14 @@ def ratio_estimate(
     ratio = float(x.sum()) / total
     if groups == 1:
         return Estimate(ratio, math.nan, math.nan, math.nan, x.size, 1)
-    residual = np.bincount(index, weights=x - ratio * d, minlength=groups)
-    se = math.sqrt(groups / (groups - 1) * float(residual @ residual)) / total
-    t = t_quantile(confidence, groups)
-    return Estimate(ratio, ratio - t * se, ratio + t * se, se, x.size, groups)
+    share = np.bincount(index, weights=d, minlength=groups) / total
+    if share.max() >= 1 or share.min() < 0:
+        raise ValueError("the denominators must be 0 or more, and of more than one cluster")
+    residual = np.bincount(index, weights=x - ratio * d, minlength=groups) / (1 - share)
+    se = math.sqrt((groups - 1) / groups * float(residual @ residual)) / total
+    df = 1 / float(share @ share) - 1
+    t = float(distributions.t.ppf(0.5 + confidence / 2, df))
+    return Estimate(ratio, ratio - t * se, ratio + t * se, se, x.size, groups, df)
 
 
 def ratio_change(
@@ -153,7 +169,7 @@ def ratio_change(
 ) -> Estimate:
     """sum(b) / sum(a) - 1 of paired measurements on the same documents (bits of two models), clustered."""
     r = ratio_estimate(b, a, clusters, confidence)
-    return Estimate(r.mean - 1, r.low - 1, r.high - 1, r.se, r.n, r.clusters)
+    return Estimate(r.mean - 1, r.low - 1, r.high - 1, r.se, r.n, r.clusters, r.df)
 
 
 def chance(options: Sequence[int]) -> float:
