@@ -101,10 +101,12 @@ def headline_title(scores: dict[str, Any]) -> str:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The score table of an evaluation; columns that would say the same in every row are left out, so that it fits a terminal."""
-    rows = scores["table"]
+    # Rotated options have a table of their own, below.
+    rows = [r for r in scores["table"] if not r.get("order")]
+    alone = len({(r["task"], r.get("group")) for r in rows}) == 1
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-        ("task", lambda r: r["task"] + (f" ({r['group']})" if r.get("group") else "")),
-        ("prompt", lambda r: r["prompt"]),
+        *([] if alone else [("task", task_and_group)]),
+        ("prompt", asked_how),
         ("accuracy", lambda r: percent(r["accuracy"])),
         ("interval", interval),
         ("n", lambda r: str(r["n"])),
@@ -113,21 +115,19 @@ def print_scores(scores: dict[str, Any]) -> None:
         ("~chance", lambda r: "yes" if r["low"] is not None and r["low"] <= r["chance"] <= r["high"] else ""),
     ]
     if len({r["method"] for r in rows}) > 1:
-        columns.insert(2, ("by", lambda r: {"likelihood": "lik", "generation": "gen"}[r["method"]]))
+        columns.insert(1 if alone else 2, ("by", lambda r: {"likelihood": "lik", "generation": "gen"}[r["method"]]))
     if any(r["method"] == "generation" for r in rows):
         columns.insert(-1, ("unparsed", lambda r: percent(r["unparsed"]) if r["method"] == "generation" else ""))
         if any(r.get("accuracy_2023") is not None for r in rows):
             columns.insert(
                 -1, ("2023", lambda r: "" if r.get("accuracy_2023") is None else percent(r["accuracy_2023"]))
             )
-    for name in ("order", "chat", "shots"):
-        if len({r.get(name) or 0 for r in rows}) > 1:
-            columns.insert(2, (name, lambda r, name=name: str(int(r.get(name) or 0))))  # type: ignore[misc]
     if len({r["model"] for r in rows}) > 1:
         columns.insert(0, ("model", lambda r: r["model"]))
-    models = "" if columns[0][0] == "model" or not rows else f"{rows[0]['model']}: "
+    models = "" if columns[0][0] == "model" or not rows else rows[0]["model"]
+    about = models + (f" on {task_and_group(rows[0])}" if alone else "")
     table = Table(
-        title=f"{models}accuracy, per cent ({scores['confidence']:.0%} intervals, clustered)",
+        title=f"{about.strip()}{': ' if about else ''}accuracy, per cent ({scores['confidence']:.0%} intervals, clustered)",
         box=None,
         padding=(0, 1, 0, 0),
         title_justify="left",
@@ -140,6 +140,16 @@ def print_scores(scores: dict[str, Any]) -> None:
     console.print(table)
     print_sections(scores, console)
     print("const: always the most frequent answer; ~chance: the interval holds the score of guessing.")
+
+
+def task_and_group(row: dict[str, Any]) -> str:
+    return f"{row['task']} ({row['group']})" if row.get("group") else str(row["task"])
+
+
+def asked_how(row: dict[str, Any]) -> str:
+    """The prompt, with examples and chat template where there are any."""
+    shots = f" {row['shots']}-shot" if row.get("shots") else ""
+    return f"{row['prompt']}{shots}{' chat' if row.get('chat') else ''}"
 
 
 def percent(value: float) -> str:

@@ -86,7 +86,7 @@ def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[
     if not rows:
         return
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column, no_wrap=True, justify="right")
     for name, cells in rows:
@@ -98,7 +98,7 @@ def _where(r: Row) -> str:
     parts = [str(r["task"]) + (f" ({r['group']})" if r.get("group") else "")]
     parts += [str(r["prompt"])] if "prompt" in r else []
     parts += ["gen"] if r.get("method") == "generation" else []
-    parts += [f"{r['shots']} shots"] if r.get("shots") else []
+    parts += [f"{r['shots']}-shot"] if r.get("shots") else []
     parts += ["chat"] if r.get("chat") else []
     return " ".join(parts)
 
