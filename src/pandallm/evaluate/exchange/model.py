@@ -36,7 +36,7 @@ CHUNK = 4096
 DEFAULT_LENGTH, DEFAULT_NEW_TOKENS = 2048, 256
 
 
-class PandaLM(TemplateLM):  # type: ignore[misc]
+class PandaLM(TemplateLM):
     """`--model pandallm --model_args pretrained=FOLDER[,dtype=float32,batch_tokens=8192,max_length=N,add_bos_token=True]`.
 
     `dtype`: float32, bfloat16, float16, or auto (what the folder states, as in `hf`). Batches are sized in tokens by
@@ -199,7 +199,8 @@ class PandaLM(TemplateLM):  # type: ignore[misc]
                 members = [by_context[c] for c in order[start : start + CHUNK]]
                 encoded = [Encoded([self._request(*pairs[i]) for i in of], 0) for of in members]
                 groups = prefix_groups([e.requests[0].tokens for e in encoded])
-                self.scorer.greedy = greedy = {}
+                greedy: dict[int, list[bool]] = {}
+                self.scorer.greedy = greedy
                 for batch in self.scorer.score(encoded, groups):
                     for question, scores in batch:
                         for i, score, best in zip(members[question], scores, greedy[question], strict=True):
