@@ -174,7 +174,7 @@ def test_an_absent_server_and_a_wrong_address() -> None:
         pass
     with pytest.raises(PandaError, match="does not answer"):
         ChatClient(url, "j", max_tokens=9, retries=0).ask([])
-    with pytest.raises(BadInput, match="http://localhost:8000/v1"):
+    with pytest.raises(BadInput, match=r"--judge localhost:8000 .*http://localhost:8000/v1"):
         ChatClient("localhost:8000", "j", max_tokens=9)
 
 

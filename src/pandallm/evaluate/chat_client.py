@@ -25,9 +25,12 @@ class ChatClient:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.max_tokens = model, max_tokens
-        self._client = Client(
-            url, api_key_env=KEY_VARIABLE, timeout=TIMEOUT_SECONDS, retries=retries, backoff=backoff, say=say
-        )
+        try:
+            self._client = Client(
+                url, api_key_env=KEY_VARIABLE, timeout=TIMEOUT_SECONDS, retries=retries, backoff=backoff, say=say
+            )
+        except BadInput as e:
+            raise BadInput(str(e).replace("--server", "--judge")) from None
         self._failed: PandaError | None = None  # why one thread gave up is why the others do
 
     @property

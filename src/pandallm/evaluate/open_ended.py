@@ -180,8 +180,11 @@ def dialogue(turns: Sequence[str], answers: Sequence[str]) -> list[Turn]:
 
 def _answer(tokenizer: Any, said: str, max_new_tokens: int) -> dict[str, Any]:
     ids = json.loads(said) if said else []
-    text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip() if ids else ""
-    return {"text": text, "tokens": len(ids), "stopped": "eos" if len(ids) < max_new_tokens else "length"}
+    text = str(tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+    ended = len(ids) < max_new_tokens
+    if not ended:
+        text = text.rstrip("\ufffd")  # the first bytes of a character that the limit cut in two
+    return {"text": text.strip(), "tokens": len(ids), "stopped": "eos" if ended else "length"}
 
 
 class _AsIds:

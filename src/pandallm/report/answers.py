@@ -17,7 +17,21 @@ from pandallm.store import read_json, read_jsonl, write_text
 
 Json = dict[str, Any]
 #: Sentences that the script writes, their {holes} left open.
-SCRIPT_TEXTS = ("progress", "kept", "not_kept", "clear", "clear_sure", "verdict", "shown_first", "unparsed", "tie")
+SCRIPT_TEXTS = (
+    "progress",
+    "kept",
+    "not_kept",
+    "clear",
+    "clear_sure",
+    "reveal_all",
+    "reveal_sure",
+    "verdict",
+    "shown_first",
+    "unparsed",
+    "tie",
+    "all_categories",
+    "all_languages",
+)
 
 
 def write_answers(folder: Path) -> Path:

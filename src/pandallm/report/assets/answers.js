@@ -38,6 +38,7 @@
   const show = (lang) => {
     root.dataset.lang = lang;
     root.lang = lang === "zh" ? "zh-CN" : "en";
+    for (const o of document.querySelectorAll("[data-say]")) o.textContent = data.text[o.dataset.say][lang];
     for (const b of document.querySelectorAll("[data-set]")) b.setAttribute("aria-pressed", String(b.dataset.set === lang));
   };
   const follow = () => show(location.hash === "#zh" ? "zh" : "en");
@@ -56,6 +57,7 @@
     const id = card.dataset.id;
     const open = !several || !!state.revealed[id];
     const ranks = state.votes[id] || [];
+    card.classList.toggle("open", open);
     for (const said of card.querySelectorAll(".said")) {
       said.querySelector(".name").textContent = open ? data.models[data.order[id][Number(said.dataset.place)]] : "";
     }
@@ -155,6 +157,10 @@
       status(); // no filtering here: a card must not vanish under the reader's finger
     });
   }
+  document.querySelector("nav a").addEventListener("click", (event) => {
+    event.preventDefault(); // the hash holds the language
+    byId("results").scrollIntoView();
+  });
   for (const id of ["category", "language", "open"]) if (byId(id)) byId(id).addEventListener("change", filter);
 
   if (several) {
@@ -167,23 +173,29 @@
       a.click();
       setTimeout(() => URL.revokeObjectURL(a.href), 10000);
     });
-    byId("reveal-all").addEventListener("click", () => {
+    /* What cannot be taken back asks for a second press, with `question` on the button meanwhile. */
+    const twice = (id, label, question, act) => {
+      let sure = false;
+      byId(id).addEventListener("click", () => {
+        const asking = !sure && question();
+        sure = !!asking;
+        byId(id).replaceChildren(...(asking || say(label)));
+        if (!asking) act();
+      });
+    };
+    const open = () => cards.filter((c) => !voted(c.dataset.id) && !state.revealed[c.dataset.id]).length;
+    twice("reveal-all", "reveal_all", () => open() > 0 && say("reveal_sure", { n: open() }), () => {
       for (const c of cards) state.revealed[c.dataset.id] = true;
       keep();
       drawAll();
     });
-    let sure = false;
-    byId("clear").addEventListener("click", () => {
-      if (sure) {
-        state = { votes: {}, revealed: {} };
-        keep();
-        drawAll();
-      }
-      sure = !sure;
-      byId("clear").replaceChildren(...say(sure ? "clear_sure" : "clear"));
+    twice("clear", "clear", () => say("clear_sure"), () => {
+      state = { votes: {}, revealed: {} };
+      keep();
+      drawAll();
     });
   }
-  byId("controls").hidden = !several && !byId("category") && !byId("language");
+  byId("controls").hidden = false;
   follow();
   drawAll();
 })();
