@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ import pytest
 from pandallm.errors import BadInput, PandaError
 from pandallm.evaluate.backend import Asked
 from pandallm.evaluate.extract import NEXT_QUESTION, normalize
+from pandallm.evaluate.run import evaluate_model
 from pandallm.evaluate.server import STOPS, ServerBackend
 from pandallm.evaluate.server_client import retry_after
 from pandallm.evaluate.server_logprobs import Echo, continuation_score, exact_start, letter_scores, read_echo
+from pandallm.evaluate.spec import EvaluateSpec
 from pandallm.progress import Silent
+from pandallm.store import read_jsonl
 
 
 def logprob(before: str, token: str) -> float:
@@ -442,13 +446,13 @@ def test_a_refusal_is_told_in_one_sentence_and_not_tried_again(served: tuple[Imi
 
 
 def test_no_server_is_told_at_the_start() -> None:
-    with pytest.raises(PandaError, match=r"does not answer.*start it, or check --url"):
+    with pytest.raises(PandaError, match=r"does not answer.*start it, or check --server"):
         ServerBackend("http://127.0.0.1:9/v1", "m", retries=0)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://x/v1", "http://", "http://me:secret@host/v1"])
 def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(BadInput, match="--url") as e:
+    with pytest.raises(BadInput, match="--server") as e:
         ServerBackend(url, "m")
     assert "secret" not in str(e.value)
 
@@ -479,3 +483,39 @@ def test_identity_names_the_served_model(served: tuple[Imitation, str]) -> None:
     state.models = None
     assert opened(url).identity["served"] is None
     assert opened(url, chat=True).identity != opened(url).identity
+
+
+# -- a whole evaluation -----------------------------------------------------------------------------------------------
+
+
+def test_a_killed_evaluation_goes_on_over_http(
+    served: tuple[Imitation, str], task: Any, questions: Any, tmp_path: Path
+) -> None:
+    state, url = served
+    state.top = {"A": -1.0, "B": -0.5, "C": -3.0}  # no D: questions of four options have no scores
+    state.echo = False
+    state.say = lambda prompt: "答案：B\n问题："
+    spec = EvaluateSpec(prompts=("letter",), methods=("likelihood", "generation"))
+
+    def run(out: Path) -> list[dict[str, Any]]:
+        backend = opened(url, concurrency=1, retries=0)
+        evaluate_model(Path("m"), "m", [(task, questions)], {}, spec, out, backend=backend)
+        backend.close()
+        return list(read_jsonl(out / "rows.jsonl"))
+
+    want = run(tmp_path / "whole")
+    asked = len(state.requests)
+    state.before = lambda n, p, b: (0, None, {}) if n >= asked + 6 else None
+    with pytest.raises(PandaError, match="questions are done and kept"):
+        run(tmp_path / "killed")
+    state.before = lambda n, p, b: None
+    assert run(tmp_path / "killed") == want
+    four = {q.id for q in questions if len(q.options) == 4}
+    assert four
+    for row in want:
+        if row["method"] == "generation":
+            assert row["choice"] == 1
+        elif row["id"] in four:
+            assert (row["choice"], row["scores"], row["correct"]) == (None, None, False)
+        else:
+            assert row["scores"][:2] == [-1.0, -0.5]

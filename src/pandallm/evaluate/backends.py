@@ -37,15 +37,17 @@ def open_backend(
     Raises BadInput for settings that do not belong together, a missing extra, or a model that cannot be opened.
     """
     if not devices:
-        raise BadInput("--devices is empty: name devices such as cuda:0,cuda:1, or leave it out.")
+        raise BadInput("--device is empty: name devices such as cuda:0,cuda:1, or leave it out.")
     if kind == "server":
         if not url:
-            raise BadInput("--backend server needs the server's address, such as --url http://localhost:8000/v1.")
+            raise BadInput("--backend server needs the server's address, such as --server http://localhost:8000/v1.")
         from pandallm.evaluate.server import ServerBackend
 
         return ServerBackend(url, model, chat=chat, concurrency=concurrency, progress=progress)
     if url:
-        raise BadInput(f"--url is given, but the backend is {kind!r}; use --backend server.")
+        raise BadInput(
+            f"--server is given, but the backend is {kind!r}; use --backend server, or leave the address out."
+        )
     if kind == "vllm":
         from pandallm.evaluate.vllm import VllmBackend
 

@@ -181,7 +181,7 @@ class ServerBackend:
                 raise self._refusal(e) from None
             return None  # not every server lists its models
         except Unanswered as e:
-            raise PandaError(f"{e}: start it, or check --url.") from None
+            raise PandaError(f"{e}: start it, or check --server.") from None
         models = listed.get("data") if isinstance(listed, dict) else None
         models = [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
         chosen = next((m for m in models if m.get("id") == self.model), models[0] if len(models) == 1 else {})

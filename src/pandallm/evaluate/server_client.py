@@ -58,10 +58,10 @@ class Client:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadInput(f"--url {url} is no address: give one such as http://localhost:8000/v1.")
+            raise BadInput(f"--server {url} is no address: give one such as http://localhost:8000/v1.")
         if parts.username or parts.password:
             raise BadInput(
-                f"--url holds a name or password for {parts.hostname}: leave them out and put the key into {api_key_env}."
+                f"--server holds a name or password for {parts.hostname}: leave them out and put the key into {api_key_env}."
             )
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
         for ending in ("/chat/completions", "/completions"):

@@ -38,7 +38,7 @@ class VllmBackend:
 
         wrong = [d for d in devices if d != "auto" and not d.startswith("cuda")]
         if wrong:
-            raise BadInput(f"--backend vllm runs on GPUs, not on {wrong[0]}: leave --devices out or name cuda devices.")
+            raise BadInput(f"--backend vllm runs on GPUs, not on {wrong[0]}: leave --device out or name cuda devices.")
         check_model_folder(folder)
         try:
             from vllm import LLM

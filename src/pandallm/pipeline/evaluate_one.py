@@ -156,7 +156,7 @@ def evaluate_folder(
         devices=options.devices,
         dtype=spec.dtype,
         batch_tokens=spec.batch_tokens,
-        chat=spec.chat != "off",
+        chat=spec.chat == "on",  # turns go to the chat anyhow; under `both`, the rest must not
         threads=options.threads,
         progress=progress,
     )
