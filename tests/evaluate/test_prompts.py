@@ -1,11 +1,16 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from pandallm.errors import BadInput
 from pandallm.evaluate.prompts import render, strip_labels
 from pandallm.evaluate.select import selected_prompts
 from pandallm.tasks.load import load_task
+from pandallm.tasks.open import open_task
 from pandallm.tasks.spec import PromptSpec, TaskSpec
 from pandallm.tasks.types import Question
+from tests.tasks.records import FILES, write_records
 
 DIALOGUE = Question("d", "c3-d", "c", "男：去哪儿?\n女：{A}湖边。", "去哪儿?", ("山", "湖{B}", "家"), 1)
 
@@ -40,3 +45,16 @@ def test_missing_prompt_names_the_nearest(task: TaskSpec) -> None:
     assert selected_prompts(task, ("text",)) == ["text"]
     with pytest.raises(BadInput, match="did you mean 'letter'"):
         selected_prompts(task, ("leter",))
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_every_prompt_of_every_benchmark_asks_its_records(name: str, tmp_path: Path) -> None:
+    task, read = open_task(name, write_records(name, tmp_path))
+    for question in read.questions:
+        for prompt in task.prompts.values():
+            context, continuations = render(prompt, question)
+            assert question.question in context
+            assert question.context.replace("\n", prompt.turn_separator) in context
+            assert context == context.lstrip()  # no blank lines where a question has no passage
+            assert len(continuations) == len(question.options)
+            assert not re.search(r"\{[a-zA-Z]+\}", context)

@@ -43,19 +43,22 @@ def fill(prompt: PromptSpec, question: Question, order: int = 0) -> Rendered:
         **{LETTERS[i]: o for i, o in enumerate(options)},
     }
     text, passage, last = "", (0, 0), 0
-    for match in _PLACEHOLDER.finditer(prompt.template):
+    template = prompt.template
+    if not question.context:  # blank lines after an absent passage are no part of the question
+        template = re.sub(r"^\{context\}\s*", "", template)
+    for match in _PLACEHOLDER.finditer(template):
         if match[1] not in values:
             raise BadInput(
                 f"A prompt of task {question.task} uses {match[0]}, but question {question.id} has {len(options)} "
                 "options; use {options}, which lists as many as there are."
             )
-        text += prompt.template[last : match.start()]
+        text += template[last : match.start()]
         if match[1] == "context":
             passage = (len(text), len(text) + len(values["context"]))
         text += values[match[1]]
         last = match.end()
     answers = options if prompt.answer == "text" else list(LETTERS[: len(options)])
-    return Rendered(text + prompt.template[last:], passage, tuple(options), tuple(answers))
+    return Rendered(text + template[last:], passage, tuple(options), tuple(answers))
 
 
 def fill_unconditional(prompt: PromptSpec, question: Question) -> Rendered:

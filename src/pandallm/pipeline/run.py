@@ -160,20 +160,24 @@ class Run:
         return self._tasks
 
     def _read_task(self, name: str) -> tuple[TaskSpec, list[Question]]:
-        from pandallm.data.files import resolve_files
         from pandallm.tasks.load import load_task
-        from pandallm.tasks.read import read_questions
+        from pandallm.tasks.locate import cache_folder, find, locate, with_split_of
+        from pandallm.tasks.read import read_task
 
         where = f"tasks.{name}"
         given = self.recipe.tasks.get(name, "")
         location = expand(given, self.variables(), where) if given else ""
         task = load_task(location if location.endswith((".yaml", ".yml")) else name)
         pattern = location if location and not location.endswith((".yaml", ".yml")) else task.files
-        if not pattern:
-            raise BadInput(f"Task '{name}' has no files here; add them to the recipe, for example tasks.{name}=FILE.")
         base = Path(location).parent if location.endswith((".yaml", ".yml")) else Path.cwd()
-        files = resolve_files(str(base / expand(pattern, self.variables(), where)), where)
-        return task, read_questions(task, files)
+        if pattern:
+            files = locate(task, base / expand(pattern, self.variables(), where))
+        elif not (files := find(task, [cache_folder() / task.name])):
+            raise BadInput(f"Task '{name}' has no files here; add them to the recipe, for example tasks.{name}=FILE.")
+        read = read_task(task, files)
+        if told := read.told():
+            self.progress.say(f"{name}: {told}.")
+        return with_split_of(task, files), read.questions
 
     def corpus(self, name: str) -> Artifact:
         """The cleaned corpus of this name (made once)."""

@@ -82,7 +82,7 @@ def digest_of(files: Sequence[Path]) -> str:
     """The file's sha256; of several files the sha256 of their names and digests."""
     if len(files) == 1:
         return digest_file(files[0])
-    return digest_json({path.name: digest_file(path) for path in files})
+    return digest_json(sorted([path.name, digest_file(path)] for path in files))
 
 
 def how_to_get(task: TaskSpec) -> str:
