@@ -118,9 +118,10 @@ def cluster_bootstrap(
     bottom = np.bincount(index, weights=d, minlength=groups)
     rng = np.random.default_rng(seed)
     drawn = np.empty(resamples)
-    for k in range(resamples):
-        pick = rng.integers(0, groups, groups)
-        drawn[k] = top[pick].sum() / bottom[pick].sum()
+    block = max(1, 500_000 // groups)
+    for start in range(0, resamples, block):
+        pick = rng.integers(0, groups, (min(block, resamples - start), groups))
+        drawn[start : start + len(pick)] = top[pick].sum(axis=1) / bottom[pick].sum(axis=1)
     low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Estimate(value, float(low), float(high), float(drawn.std(ddof=1)), x.size, groups)
 

@@ -61,11 +61,12 @@ def _sign_flip(sums: NDArray[np.float64], resamples: int, seed: int) -> float:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=sums.size)))
         return float(np.mean(np.abs(signs @ sums) >= observed))
     rng = np.random.default_rng(seed)
-    hits, block = 0, max(1, 2_000_000 // sums.size)
+    total, hits, block = sums.sum(), 0, max(1, 2_000_000 // sums.size)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        signs = rng.integers(0, 2, (rows, sums.size), dtype=np.int8).astype(np.float64) * 2 - 1
-        hits += int(np.count_nonzero(np.abs(signs @ sums) >= observed))
+        # Signs are 2 bits - 1: the sum of signed values is twice that of the chosen ones less the total.
+        bits = rng.integers(0, 2, (rows, sums.size), dtype=np.int8).astype(np.float64)
+        hits += int(np.count_nonzero(np.abs(2 * (bits @ sums) - total) >= observed))
     return (1 + hits) / (1 + resamples)
 
 
