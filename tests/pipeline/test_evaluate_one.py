@@ -1,3 +1,4 @@
+# ruff: noqa: F811 (the imported fixture)
 """`panda eval` from the outside: a small model, a file of questions, a folder of results."""
 
 import json
@@ -57,7 +58,7 @@ def evaluate(folder: Path, task: Path, out: Path | None, progress: Any = SILENT,
     )
 
 
-def test_results_are_written_and_rebuilt(model_folder: Path, task_file: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_results_are_written_and_rebuilt(model_folder: Path, task_file: Path, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     out, told = tmp_path / "out", Told()
@@ -100,7 +101,7 @@ def test_a_changed_row_is_found(
     sentence: str,
     model_folder: Path,
     task_file: Path,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     evaluate(model_folder, task_file, tmp_path / "out", prompts=("text",), limit={"likelihood": 4})
     rows = list(read_jsonl(tmp_path / "out" / "rows.jsonl"))
@@ -113,7 +114,7 @@ def test_a_changed_row_is_found(
         verify_run(tmp_path / "out")
 
 
-def test_a_killed_evaluation_goes_on(model_folder: Path, task_file: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_killed_evaluation_goes_on(model_folder: Path, task_file: Path, tmp_path: Path) -> None:
     code = (
         "import sys, os, signal\n"
         "from pandallm.evaluate.journal import Journal\n"
@@ -173,7 +174,7 @@ def test_options_are_checked_before_the_model_is_read(task_file: Path) -> None:
     assert plan(loaded, few)[0].startswith("lake: 6 questions, 3 passages")
 
 
-def test_a_prompt_is_shown_as_it_is_scored(model_folder: Path, task_file: Path) -> None:  # noqa: F811
+def test_a_prompt_is_shown_as_it_is_scored(model_folder: Path, task_file: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
