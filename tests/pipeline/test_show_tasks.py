@@ -24,6 +24,7 @@ def test_the_list_says_what_is_here_missing_and_broken(
     assert next(r for r in rows if r[:2] == ["c3-m", "test"])[2:6] == ["*", "2", "of", "2002"]
     assert next(r for r in rows if r[:2] == ["ceval", "val"])[2:4] == ["*", "missing"]
     assert next(r for r in rows if r[:2] == ["logiqa2-zh", "test"])[2:4] == ["*", "broken"]
+    assert next(r for r in rows if r[:1] == ["microworld-facts"])[1:5] == ["made", "by", "a", "run"]
     assert "gaokao-mcq:test: 1 left out (several right answers)" in out.getvalue()
     how = out.getvalue().split("Not here, and how to get it:")[1]
     assert "ceval: fetch it with --download" in how

@@ -38,6 +38,8 @@ def print_task_list(statuses: Sequence[TaskStatus], as_json: bool = False, conso
 
 
 def _questions(s: TaskStatus) -> str:
+    if not s.split and not s.files:
+        return "made by a run"
     if not s.files:
         return "broken" if s.told else "missing"
     if s.n is None:
