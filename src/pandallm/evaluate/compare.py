@@ -92,7 +92,9 @@ def _cell(
     asked: list[Row] = [next(m[0][i] for m in rows.values() if i in m[0]) for i in ids]
     clusters = [r["cluster"] for r in asked]
     values = {name: _means(ids, [by_model[k] for by_model in rows.values()]) for k, name in enumerate(names)}
+    guessing = chance([r["options"] for r in asked])
     constant, constant_accuracy = best_constant([r["answer"] for r in asked])
+    estimates = {name: clustered_mean(values[name], clusters, spec.confidence) for name in names}
     return {
         "task": first.task,
         "title": titles.get(first.task, first.task),
@@ -103,12 +105,13 @@ def _cell(
         "prompts": [c.prompt for c in conditions],
         "n": len(ids),
         "clusters": len(set(clusters)),
-        "chance": as_json(chance([r["options"] for r in asked])),
+        "chance": as_json(guessing),
         "constant": {"answer": constant, "accuracy": as_json(constant_accuracy)},
         "scores": [
             {
                 "model": name,
-                **_estimate("accuracy", clustered_mean(values[name], clusters, spec.confidence)),
+                **_estimate("accuracy", estimates[name]),
+                "not_above": _not_above(estimates[name], guessing, constant_accuracy),
                 **_counted([r for by_model in rows.values() for r in by_model[k].values()]),
             }
             for k, name in enumerate(names)
@@ -138,6 +141,11 @@ def _cell(
             for a, b in pairs
         ],
     }
+
+
+def _not_above(e: Estimate, guessing: float, constant: float) -> str | None:
+    """What a score is not shown to be better than: guessing, or (where it is) the best constant answer."""
+    return "chance" if e.low <= guessing else "constant" if e.low <= constant else None
 
 
 def _means(ids: Sequence[str], prompts: Sequence[Mapping[str, Row]]) -> list[float]:

@@ -16,6 +16,8 @@ WHY_NOT = {
     "split": "these questions are not known to be the whole test set",
 }
 
+#: Scores that say little of a model.
+NOT_ABOVE = {"chance": "not above guessing", "constant": "not above the constant answer"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -63,20 +65,21 @@ def _name(cell: dict[str, Any], methods: int) -> str:
 def _table(columns: str, title: str | None = None) -> Table:
     table = Table(title=title, box=None, padding=(0, 2, 0, 0), title_justify="left")
     for name in columns.split("|"):
-        folds = name in ("model", "b", "against a", "verdict", "published")
+        folds = name in ("", "model", "b", "against a", "verdict", "published")
         table.add_column(name, no_wrap=not folds, overflow="fold", justify="left" if folds else "right")
     return table
 
 
 def _scores(cell: dict[str, Any], tied: bool) -> Table:
     generated = cell["method"] == "generation"
-    table = _table("model|accuracy|interval" + ("|unparsed" if generated else "") + ("|tied" if tied else ""))
+    table = _table("model|accuracy|interval" + ("|unparsed" if generated else "") + ("|tied" if tied else "") + "|")
     for s in sorted(cell["scores"], key=lambda s: -s["accuracy"]):
         row = [escape(s["model"]), percent(s["accuracy"]), interval(s)]
         if generated:
             row.append(percent(s["unparsed"]))
         if tied:  # models that share a letter could not be told apart
             row.append(" ".join(_letters(k) for k, g in enumerate(cell["groups"]) if s["model"] in g))
+        row.append(NOT_ABOVE.get(s["not_above"], ""))
         table.add_row(*row)
     return table
 

@@ -53,6 +53,8 @@ TEXT: dict[str, tuple[str, str]] = {
         "{n} questions in {clusters} passages; guessing {chance}; always answering {letter}: {constant}",
         "{n} 题，{clusters} 篇材料；随机 {chance}；总选 {letter}：{constant}",
     ),
+    "not_above_chance": ("not above guessing", "不高于随机"),
+    "not_above_constant": ("not above the constant answer", "不高于常数答案"),
     "prompts_of": ("prompts: {prompts}", "提示：{prompts}"),
     "tied": ("Groups of models that are tied, best first", "并列分组（由优到劣）"),
     "tied_note": ("Within a group no difference was established.", "同组内未确认任何差异。"),
