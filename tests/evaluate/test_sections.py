@@ -134,6 +134,13 @@ def test_counts_and_the_reading_of_2023() -> None:
     assert (scored["near_ties"], scored["accuracy_2023"]) == (1, None)
 
 
+def test_letters_generated_and_scored_are_compared() -> None:
+    rows = [row(i, 0) for i in range(6)]
+    rows += [row(i, 0 if i < 3 else None, method="generation", choice_2023=None) for i in range(6)]
+    (found,) = summed(rows)["audit"]
+    assert (found["agreement"], found["unparsed"], found["parsed_agreement"]) == (0.5, 0.5, 1)
+
+
 def test_rows_of_earlier_versions_are_summed_too() -> None:
     later = {*sections.DEFAULTS, "choice_2023"}
     old = [{k: v for k, v in row(i, 0, method="generation").items() if k not in later} for i in range(6)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from pandallm.errors import BadInput
 from pandallm.evaluate import sections
+from pandallm.evaluate.audit import agreement
 from pandallm.evaluate.select import selected_prompts
 from pandallm.evaluate.spec import EvaluateSpec, SelectSpec
 from pandallm.stats.intervals import (
@@ -74,6 +75,10 @@ def summarize(
         "shots_effect": sections.shots_effect(rows, spec),
         "orders": sections.orders(rows, spec),
         "letters": sections.letters(rows, by_name),
+        "audit": [
+            {k: as_json(v) if isinstance(v, float) else v for k, v in row.items()}
+            for row in agreement(rows, spec.confidence)
+        ],
         "bits_per_byte": _bits(bits_rows, spec),
         "bits_per_byte_changes": _bits_changes(bits_rows, spec),
     }

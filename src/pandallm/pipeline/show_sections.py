@@ -75,6 +75,18 @@ def print_sections(scores: Mapping[str, Any], console: Console) -> None:
         ["chosen", "right"],
         [(_where(r), [_shares(r["chosen"]), _shares(r["answers"])]) for r in scores.get("letters", [])],
     )
+    _table(
+        console,
+        "Letter generated against letter by log-probability: the same; the same where an answer was read",
+        ["same", "interval", "of parsed", "unparsed"],
+        [
+            (
+                _where(r),
+                [_percent(r["agreement"]), _between(r), _percent(r["parsed_agreement"]), _percent(r["unparsed"])],
+            )
+            for r in scores.get("audit", [])
+        ],
+    )
     table: Sequence[Row] = scores["table"]
     if near := sum(r.get("near_ties", 0) for r in table):
         console.print(f"{near} near ties: the two best options differ by less than 0.001 nats.", highlight=False)
