@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scipy import stats as distributions
+from scipy import special
 
 from pandallm.stats.intervals import Estimate
 
@@ -36,5 +36,5 @@ def equivalence(difference: Estimate, margin: float, alpha: float = 0.05) -> Equ
         p = (1 - max(0.0, min(1.0, margin - abs(d)))) ** groups
     else:
         df = groups - 1 if difference.df is None else difference.df
-        p = float(distributions.t.sf((margin - abs(d)) / se, df))
+        p = float(special.stdtr(df, (abs(d) - margin) / se))
     return Equivalence(p, p < alpha)

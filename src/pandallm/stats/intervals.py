@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as distributions
+from scipy import special
 
 Array = NDArray[np.float64]
 
@@ -64,6 +64,13 @@ def clustered_mean(
     if y.size == 0:
         raise ValueError("no values")
     index, groups = cluster_index(clusters, y.size)
+    return mean_of_clusters(y, index, groups, confidence, bounds)
+
+
+def mean_of_clusters(
+    y: Array, index: NDArray[np.intp], groups: int, confidence: float, bounds: tuple[float, float] | None
+) -> Estimate:
+    """`clustered_mean` of values whose clusters are numbered already, as by `cluster_index`."""
     mean = float(y.mean())
     if groups == 1:
         low, high = bounds if bounds is not None else (math.nan, math.nan)
@@ -72,7 +79,7 @@ def clustered_mean(
     residual = np.bincount(index, weights=y - mean, minlength=groups)
     se = math.sqrt(float((residual**2 / (1 - size / y.size)).sum())) / y.size
     df = y.size**2 / float(size @ size) - 1
-    t = float(distributions.t.ppf(0.5 + confidence / 2, df))
+    t = float(special.stdtrit(df, 0.5 + confidence / 2))
     if bounds is None:
         return Estimate(mean, mean - t * se, mean + t * se, se, y.size, groups, df)
     width = bounds[1] - bounds[0]
@@ -84,7 +91,7 @@ def clustered_mean(
 
 def t_quantile(confidence: float, groups: int) -> float:
     """Two-sided quantile of Student's t with `groups` - 1 degrees of freedom."""
-    return float(distributions.t.ppf(0.5 + confidence / 2, groups - 1))
+    return float(special.stdtrit(groups - 1, 0.5 + confidence / 2))
 
 
 def _wilson(p: float, n: int, z: float) -> tuple[float, float]:
@@ -158,7 +165,7 @@ def ratio_estimate(
     residual = np.bincount(index, weights=x - ratio * d, minlength=groups) / (1 - share)
     se = math.sqrt((groups - 1) / groups * float(residual @ residual)) / total
     df = 1 / float(share @ share) - 1
-    t = float(distributions.t.ppf(0.5 + confidence / 2, df))
+    t = float(special.stdtrit(df, 0.5 + confidence / 2))
     return Estimate(ratio, ratio - t * se, ratio + t * se, se, x.size, groups, df)
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as distributions
+from scipy import special
 
-from pandallm.stats.intervals import Estimate, cluster_bootstrap, cluster_index, clustered_mean
+from pandallm.stats.intervals import Estimate, cluster_bootstrap, cluster_index, mean_of_clusters, t_quantile
 
 #: Up to this many clusters every sign pattern is enumerated (2^12 = 4096) and p is exact.
 EXACT_CLUSTERS = 12
@@ -41,13 +41,15 @@ def paired_difference(
     if x.shape != y.shape:
         raise ValueError(f"{x.size} values of a but {y.size} of b")
     difference = y - x
-    estimate = clustered_mean(difference, clusters, confidence, bounds=(-1.0, 1.0))
+    if not difference.size:
+        raise ValueError("no values")
+    index, groups = cluster_index(clusters, difference.size)
+    estimate = mean_of_clusters(difference, index, groups, confidence, (-1.0, 1.0))
     if not difference.any() and estimate.clusters > 1:
         # Not Wilson's half-way bound: no question moved, so the share that moves is what is bounded.
-        t2 = float(distributions.t.ppf(0.5 + confidence / 2, estimate.clusters - 1)) ** 2
+        t2 = t_quantile(confidence, estimate.clusters) ** 2
         reach = t2 / (estimate.clusters + t2)
         estimate = Estimate(0.0, -reach, reach, 0.0, estimate.n, estimate.clusters)
-    index, groups = cluster_index(clusters, difference.size)
     sums: NDArray[np.float64] = np.bincount(index, weights=difference, minlength=groups).astype(np.float64)
     return Comparison(estimate, _sign_flip(sums, resamples, seed))
 
@@ -92,7 +94,7 @@ def mcnemar(a: Sequence[float] | NDArray[np.float64], b: Sequence[float] | NDArr
     if not (np.isin(x, (0, 1)).all() and np.isin(y, (0, 1)).all()):
         raise ValueError("McNemar's test takes right (1) and wrong (0) only")
     only_a, only_b = int(np.count_nonzero(x > y)), int(np.count_nonzero(y > x))
-    p = float(2 * distributions.binom.cdf(min(only_a, only_b), only_a + only_b, 0.5))
+    p = float(2 * special.bdtr(min(only_a, only_b), only_a + only_b, 0.5))
     return McNemar(only_a, only_b, min(1.0, p))
 
 
@@ -127,4 +129,4 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def minimum_detectable_difference(se: float, confidence: float = 0.95, power: float = 0.8) -> float:
     """Smallest true difference that a test at 1 - `confidence` finds with probability `power`, from its se."""
-    return float((distributions.norm.ppf(0.5 + confidence / 2) + distributions.norm.ppf(power)) * se)
+    return float((special.ndtri(0.5 + confidence / 2) + special.ndtri(power)) * se)

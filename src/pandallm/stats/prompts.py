@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as distributions
+from scipy import special
 
 from pandallm.stats.intervals import clustered_mean
 
@@ -58,7 +58,7 @@ def prompt_effect(
     if between > 1e-24 and sampling.df is not None:
         within = sampling.se**2
         df = (within + between) ** 2 / (within**2 / sampling.df + between**2 / (prompts - 1))
-        reach = float(distributions.t.ppf(0.5 + confidence / 2, df)) * math.sqrt(within + between)
+        reach = float(special.stdtrit(df, 0.5 + confidence / 2)) * math.sqrt(within + between)
         low, high = max(0.0, sampling.mean - reach), min(1.0, sampling.mean + reach)
     return PromptEffect(
         mean=sampling.mean,

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scipy import stats as distributions
+from scipy import special
 
 from pandallm.stats.intervals import Estimate
 from pandallm.stats.paired import Comparison
@@ -23,7 +23,7 @@ def proportion(right: int, n: int, deff: float = 1.0, confidence: float = 0.95) 
     """
     _check(right, n, deff)
     p, effective = right / n, n / deff
-    z = float(distributions.norm.ppf(0.5 + confidence / 2))
+    z = float(special.ndtri(0.5 + confidence / 2))
     low, high = _score(p, effective, z)
     return Estimate(p, low, high, math.sqrt(p * (1 - p) / effective), n, round(effective))
 
@@ -46,7 +46,7 @@ def unpaired_difference(
     null = math.sqrt(deff * pooled * (1 - pooled) * (1 / n_a + 1 / n_b))
     z = d / null if null > 0 else 0.0
     estimate = Estimate(d, low, high, math.hypot(a.se, b.se), n_a + n_b, round((n_a + n_b) / deff))
-    return Unpaired(estimate, float(2 * distributions.norm.sf(abs(z))), z)
+    return Unpaired(estimate, float(2 * special.ndtr(-abs(z))), z)
 
 
 def against_fixed(right: int, n: int, level: float, deff: float = 1.0) -> tuple[float, float]:
@@ -58,7 +58,7 @@ def against_fixed(right: int, n: int, level: float, deff: float = 1.0) -> tuple[
     if not 0 < level < 1:
         raise ValueError(f"the level must be between 0 and 1, found {level}")
     z = (right / n - level) / math.sqrt(deff * level * (1 - level) / n)
-    return z, float(2 * distributions.norm.sf(abs(z)))
+    return z, float(2 * special.ndtr(-abs(z)))
 
 
 def _score(p: float, n: float, z: float) -> tuple[float, float]:
