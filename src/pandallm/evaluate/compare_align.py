@@ -136,12 +136,12 @@ def align(models: Sequence[ScoredModel], tasks: Sequence[str] = (), common: bool
 
 def _conditions(model: ScoredModel, tasks: Sequence[str]) -> dict[Condition, dict[str, Row]]:
     found: dict[Condition, dict[str, Row]] = defaultdict(dict)
+    subjects = {t.name for t in model.tasks if t.subjects}  # scored as one
     for r in model.rows:
         if r.get("order", 0) or (tasks and r["task"] not in tasks):
             continue
-        c = Condition(
-            r["task"], r.get("group") or "", r["method"], r.get("shots", 0), r.get("chat", False), r["prompt"]
-        )
+        group = "" if r["task"] in subjects else r.get("group") or ""
+        c = Condition(r["task"], group, r["method"], r.get("shots", 0), r.get("chat", False), r["prompt"])
         if r["id"] in found[c]:
             raise BadInput(
                 f"{model.name}: two rows for question {r['id']!r} of {c}; the folder is broken, score it again."

@@ -10,6 +10,7 @@ from pandallm.evaluate import sections
 from pandallm.evaluate.audit import agreement
 from pandallm.evaluate.select import selected_prompts
 from pandallm.evaluate.spec import EvaluateSpec, SelectSpec
+from pandallm.evaluate.subjects import as_whole, with_whole
 from pandallm.stats.intervals import (
     Estimate,
     as_json,
@@ -41,12 +42,14 @@ def summarize(
     first number of shots, and the chat template only with `chat: on`. Differences are b - a of consecutive models on the same questions
     (headline, then each task and group, mean over prompts), with the sign-flip p; `p_holm` adjusts it over the
     headline's rows, and apart from these over the tasks' rows. Numbers that do not exist (an interval from one
-    document) are null. Without `spec.headline` the headline is empty.
+    document) are null. Of a task with subjects every number is of the whole; the table lists the subjects too. Without
+    `spec.headline` the headline is empty.
     Raises BadInput where a selection matches no rows, or where two models were scored on different questions.
     """
     rows, bits_rows = sections.complete(rows), list(bits_rows)
     main = sections.primary(rows, spec)
     by_name = {t.name: t for t in tasks}
+    whole = as_whole(rows, by_name)
     known = {(q.task, q.id) for q in questions}
     strange = next((r for r in rows if (r["task"], r["id"]) not in known), None)
     if strange is not None:
@@ -67,17 +70,17 @@ def summarize(
         "models": list(spec.models),
         "headline": headline,
         "headline_definition": spec.headline.model_dump(mode="json") if spec.headline else None,
-        "table": _table(rows, by_name, spec),
+        "table": _table(with_whole(rows, by_name), by_name, spec),
         "differences": _differences(main, by_name, spec),
-        "normalizations": sections.normalizations(rows),
-        "prompts": sections.prompts(rows, spec),
-        "chat_effect": sections.chat_effect(rows, spec),
-        "shots_effect": sections.shots_effect(rows, spec),
-        "orders": sections.orders(rows, spec),
-        "letters": sections.letters(rows, by_name),
+        "normalizations": sections.normalizations(whole),
+        "prompts": sections.prompts(whole, spec),
+        "chat_effect": sections.chat_effect(whole, spec),
+        "shots_effect": sections.shots_effect(whole, spec),
+        "orders": sections.orders(whole, spec),
+        "letters": sections.letters(whole, by_name),
         "audit": [
             {k: as_json(v) if isinstance(v, float) else v for k, v in row.items()}
-            for row in agreement(rows, spec.confidence)
+            for row in agreement(whole, spec.confidence)
         ],
         "bits_per_byte": _bits(bits_rows, spec),
         "bits_per_byte_changes": _bits_changes(bits_rows, spec),
@@ -194,7 +197,7 @@ def _differences(rows: Sequence[Row], tasks: Mapping[str, TaskSpec], spec: Evalu
             first, second = (_select(rows, spec.headline, m, tasks, "headline") for m in (a, b))
             primary.append(_difference(a, b, "headline", first, second, spec))
     cells: dict[tuple[str, str, str], dict[str, dict[Key, list[Row]]]] = {}
-    for r in rows:
+    for r in as_whole(rows, tasks):
         cell = cells.setdefault((r["task"], r["group"], r["method"]), {})
         cell.setdefault(r["model"], {}).setdefault((r["task"], r["id"]), []).append(r)
     groups: dict[str, set[str]] = defaultdict(set)

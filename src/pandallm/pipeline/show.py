@@ -101,8 +101,9 @@ def headline_title(scores: dict[str, Any]) -> str:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The score table of an evaluation; columns that would say the same in every row are left out, so that it fits a terminal."""
-    # Rotated options have a table of their own, below.
-    rows = [r for r in scores["table"] if not r.get("order")]
+    # Rotated options have a table of their own, below; subjects of a benchmark that is scored as a whole are in scores.json.
+    whole = {r["task"] for r in scores["table"] if not r.get("group")}
+    rows = [r for r in scores["table"] if not r.get("order") and (not r.get("group") or r["task"] not in whole)]
     alone = len({(r["task"], r.get("group")) for r in rows}) == 1
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         *([] if alone else [("task", task_and_group)]),

@@ -14,7 +14,7 @@ from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import LETTERS
 
 PLACEHOLDERS = ("context", "question", "options", *LETTERS)
-#: Fields that say where a task comes from, not what is scored.
+#: Fields that say where a task comes from or how it is shown, not what is scored.
 NOT_IN_HASH = {
     "name",
     "version",
@@ -28,6 +28,7 @@ NOT_IN_HASH = {
     "hub",
     "sha256",
     "questions",
+    "subjects",
     "near_chance",
 }
 

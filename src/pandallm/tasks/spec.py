@@ -62,6 +62,7 @@ class TaskSpec(Spec):
     reader: Literal["c3", "logiqa2", "mcq", "mapped", "ceval", "cmmlu", "gaokao", "agieval"]  # schema of the files
     fields: FieldsSpec | None = None  # `reader: mapped` only
     where: dict[str, str] = Field(default_factory=dict)  # keep records whose field has this value, e.g. {type: m}
+    subjects: bool = False  # groups are subjects of one benchmark, which is scored as a whole too
     passage: bool = False  # every question needs a passage
     defects: Literal["refuse", "drop", "keep"] = "refuse"
     split: str = ""  # the split that is read: the YAML's default or the user's NAME:SPLIT
