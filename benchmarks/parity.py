@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import result, write
 from peers import HARNESS, Harness, peer_environment, smollm2_folder
 
+from pandallm.evaluate.prompts import strip_labels
 from pandallm.tasks.load import load_task
 from pandallm.tasks.read import read_questions
 from pandallm.tasks.spec import TaskSpec
@@ -57,7 +58,10 @@ def load(data: Path, model: str, quick: bool) -> list[tuple[TaskSpec, list[Quest
         questions = read_questions(task, [data / "eval" / FILES[name]])
         share = SAMPLE // len(names) + (i < SAMPLE % len(names))
         limit = 24 if quick else (share if model == "smollm2" else None)
-        loaded.append((task, questions if limit is None else sample_passages(questions, limit)))
+        whole = [q for q in questions if all(strip_labels(q.options)) and all(q.options)]
+        if len(whole) < len(questions):
+            print(f"{name}: {len(questions) - len(whole)} questions with an empty option, which the harness refuses")
+        loaded.append((task, whole if limit is None else sample_passages(whole, limit)))
     return loaded
 
 
@@ -106,7 +110,7 @@ def theirs(
     from pandallm.evaluate.exchange.tasks import export_task
 
     exported = args.work / "tasks"
-    paths = [export_task(task, prompt, questions, exported) for task, questions in tasks for prompt in prompts]
+    paths = [export_task(task, prompt, questions, exported).path for task, questions in tasks for prompt in prompts]
     kept = args.work / "peer"
     kept.mkdir(exist_ok=True)
     model = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]

@@ -9,10 +9,11 @@ import pytest
 pytest.importorskip("lm_eval", reason="lm_eval is not installed; it is part of the extra dev")
 pytest.importorskip("accelerate", reason="lm_eval's own hf model needs accelerate: pip install lm_eval[hf]")
 
+from pandallm.evaluate.exchange.results import export_results
 from pandallm.evaluate.exchange.tasks import export_task, harness_name
 from pandallm.evaluate.run import evaluate_model
 from pandallm.evaluate.spec import EvaluateSpec
-from pandallm.store import read_jsonl
+from pandallm.store import read_json, read_jsonl, write_json, write_jsonl
 from pandallm.tasks.load import load_task
 from pandallm.tasks.read import read_questions
 from pandallm.tasks.spec import TaskSpec
@@ -48,7 +49,7 @@ def theirs(
     from lm_eval.tasks import TaskManager
 
     exported = tmp_path_factory.mktemp("exported")
-    names = [export_task(task, p, questions, exported).stem for task, questions in tasks for p in PROMPTS]
+    names = [export_task(task, p, questions, exported).path.stem for task, questions in tasks for p in PROMPTS]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", exported / ".datasets")
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -61,14 +62,22 @@ def theirs(
 
 
 @pytest.fixture(scope="module")
-def rows(
+def scores(
     tasks: Sequence[tuple[TaskSpec, list[Question]]], folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, list[dict[str, Any]]]:
+) -> Path:
+    """What an evaluation of ours leaves: rows.jsonl, tasks.json, questions.jsonl."""
     out = tmp_path_factory.mktemp("ours")
     spec = EvaluateSpec(models=("model",), tasks=tuple(t.name for t, _ in tasks), prompts=PROMPTS)
     evaluate_model(folder, "model", tasks, {}, spec, out, device="cpu")
+    write_json(out / "tasks.json", [t.model_dump(mode="json") for t, _ in tasks])
+    write_jsonl(out / "questions.jsonl", [{**q.__dict__, "options": list(q.options)} for _, qs in tasks for q in qs])
+    return out
+
+
+@pytest.fixture(scope="module")
+def rows(scores: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in read_jsonl(out / "rows.jsonl"):
+    for row in read_jsonl(scores / "rows.jsonl"):
         found.setdefault(harness_name(row["task"], row["prompt"]), []).append(row)
     return found
 
@@ -106,3 +115,37 @@ def test_questions_differ_enough_to_say_something(rows: dict[str, list[dict[str,
         assert len({r["choice"] for r in of}) > 1, name
         spreads = [max(r["scores"]) - min(r["scores"]) for r in of]
         assert sum(s > 0.1 for s in spreads) > 0.9 * len(spreads), name
+
+
+def test_exported_results_are_what_the_harness_writes(theirs: Any, scores: Path, tmp_path: Path) -> None:
+    """Metrics with their standard errors, counts, versions, hashes and every sample's fields."""
+    written = export_results(scores, tmp_path)
+    results = read_json(next(p for p in written if p.name.startswith("results_")))
+    for name, figures in theirs["results"].items():
+        assert set(results["results"][name]) == set(figures)
+        for key, value in figures.items():
+            expected = pytest.approx(value, abs=1e-9) if isinstance(value, float) else value
+            assert results["results"][name][key] == expected, (name, key)
+        for part in ("versions", "n-samples", "higher_is_better"):
+            assert results[part][name] == theirs[part][name], part
+        config = {**theirs["configs"][name], "metadata": {"version": theirs["versions"][name]}}  # theirs adds its place
+        assert {k: config[k] for k in results["configs"][name]} == results["configs"][name]
+        ours = list(read_jsonl(next(p for p in written if p.name.startswith(f"samples_{name}_"))))
+        for mine, sample in zip(ours, theirs["samples"][name], strict=True):
+            assert set(mine) == set(sample)
+            for key in (
+                "doc_id",
+                "doc",
+                "filter",
+                "metrics",
+                "doc_hash",
+                "prompt_hash",
+                "target_hash",
+                *sample["metrics"],
+            ):
+                assert mine[key] == sample[key], key
+            assert mine["target"] == str(sample["target"])
+            assert [(a["arg_0"], a["arg_1"]) for a in mine["arguments"].values()] == sample["arguments"]
+            assert [float(s) for s, _ in mine["filtered_resps"]] == pytest.approx(
+                [s for s, _ in sample["filtered_resps"]], abs=TOLERANCE
+            )

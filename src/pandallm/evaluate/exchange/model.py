@@ -25,7 +25,7 @@ from pandallm.evaluate.encode import Encoded, Request
 from pandallm.evaluate.generate import generate
 from pandallm.evaluate.likelihood import TAIL_TOKENS, Scorer
 from pandallm.evaluate.local import open_model
-from pandallm.model.folder import load_tokenizer
+from pandallm.model.folder import load_tokenizer, resolve_device
 from pandallm.store import read_json
 
 #: Two contexts share a tree where at least this part of the shorter one is common.
@@ -63,7 +63,10 @@ class PandaLM(TemplateLM):
             dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
         if dtype not in ("float32", "bfloat16", "float16"):
             raise BadInput(f"dtype: {dtype} is not supported; use float32, bfloat16, float16 or auto.")
-        self.model, self.tokenizer = open_model(folder, dtype, device or "auto")  # type: ignore[arg-type]
+        # lm_eval's command line names cuda:0 where the user names no device; `hf` falls back as well.
+        if device is None or (device.startswith("cuda") and resolve_device("auto") == "cpu"):
+            device = "auto"
+        self.model, self.tokenizer = open_model(folder, dtype, device)  # type: ignore[arg-type]
         if tokenizer:
             self.tokenizer = load_tokenizer(Path(tokenizer))
         self.scorer = Scorer(self.model, int(batch_tokens))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,6 +14,13 @@ from pandallm.tasks.spec import PromptSpec, TaskSpec
 from pandallm.tasks.types import Question
 
 
+class Exported(NamedTuple):
+    """The YAML's path; ids of questions that the harness could not score."""
+
+    path: Path
+    left_out: tuple[str, ...]
+
+
 def harness_name(task: str, prompt: str) -> str:
     """What a task under one prompt is called there, such as `c3-m_letter`."""
     return f"{task}_{prompt}"
@@ -21,21 +28,23 @@ def harness_name(task: str, prompt: str) -> str:
 
 def export_task(
     task: TaskSpec, prompt: str, questions: Sequence[Question], out: Path, examples: Sequence[Question] = ()
-) -> Path:
-    """Write `out`/NAME.yaml and NAME.jsonl, NAME = `harness_name`; returns the YAML's path.
+) -> Exported:
+    """Write `out`/NAME.yaml and NAME.jsonl, NAME = `harness_name`.
 
     `lm_eval --include_path OUT --tasks NAME` then scores exactly this prompt. The YAML names the questions by absolute
     path (a relative one would depend on where lm_eval is started). `examples` become NAME.examples.jsonl, from which
-    `--num_fewshot` takes its first ones. Raises BadInput for an unknown prompt, an empty option, and a question that
-    a prompt cannot hold.
+    `--num_fewshot` takes its first ones. Questions with an empty option are left out: the harness cannot score them.
+    Raises BadInput for an unknown prompt, for no question, and for one that the prompt cannot hold.
     """
     if prompt not in task.prompts:
         raise BadInput(f"Task {task.name} has no prompt {prompt!r}; it has {', '.join(task.prompts)}.")
-    if not questions:
-        raise BadInput(f"Task {task.name} has no questions to export.")
     spec, name = task.prompts[prompt], harness_name(task.name, prompt)
     records = [document(spec, q) for q in questions]
-    shots = [document(spec, q) for q in examples]
+    left_out = tuple(r["id"] for r in records if not all(r["choices"]))
+    records = [r for r in records if all(r["choices"])]
+    if not records:
+        raise BadInput(f"Task {task.name} has no questions to export.")
+    shots = [d for d in (document(spec, q) for q in examples) if all(d["choices"])]
     files = {"test": out / f"{name}.jsonl", **({"train": out / f"{name}.examples.jsonl"} if shots else {})}
     config = {
         "task": name,
@@ -50,7 +59,7 @@ def export_task(
         write_jsonl(path, lines)
     target = out / f"{name}.yaml"
     write_text(target, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120))
-    return target
+    return Exported(target, left_out)
 
 
 def harness_config(task: TaskSpec, prompt: PromptSpec) -> dict[str, Any]:
@@ -70,18 +79,12 @@ def harness_config(task: TaskSpec, prompt: PromptSpec) -> dict[str, Any]:
 def document(prompt: PromptSpec, question: Question) -> dict[str, Any]:
     """One question as the harness reads it: the rendered `prompt`, the `choices` (without delimiter), the `answer`."""
     context, continuations = render(prompt, question)
-    choices = [c[len(prompt.delimiter) :] for c in continuations]
-    if not all(choices):
-        raise BadInput(
-            f"Question {question.id} of task {question.task} has an empty option, which lm-evaluation-harness cannot "
-            "score; leave the question out."
-        )
     return {
         "id": question.id,
         "cluster": question.cluster,
         "group": question.group,
         "prompt": context,
-        "choices": choices,
+        "choices": [c[len(prompt.delimiter) :] for c in continuations],
         "answer": question.answer,
     }
 
