@@ -234,6 +234,25 @@ def test_unparsed_answers_and_near_ties_are_counted() -> None:
     assert [(s["unparsed"], s["near_ties"]) for s in scores] == [(0.0, 0), (0.1, 1)]
 
 
+def test_a_score_says_what_it_is_not_above() -> None:
+    # Answers are 0, 1, 2, 3 in turn, so guessing and every constant answer score 25 %; moving answers to 0 lifts one constant.
+    def mostly_first(m: ScoredModel) -> ScoredModel:
+        return changed(
+            m,
+            rows=[
+                {**r, "answer": 0, "choice": 0 if r["correct"] else 1} if int(r["id"][1:]) % 8 < 5 else r
+                for r in m.rows
+            ],
+            questions={},
+        )
+
+    rights: list[Right] = [lambda i, _: i % 4 == 0, lambda i, _: i % 8 < 5, all_right]
+    models = [mostly_first(model(n, right, 400)) for n, right in zip("abc", rights)]
+    cell = compare_models(models, CompareSpec())["cells"][0]
+    assert cell["constant"] == {"answer": 0, "accuracy": 0.625}
+    assert [s["not_above"] for s in cell["scores"]] == ["chance", "constant", None]
+
+
 def test_one_model_needs_the_published_counts() -> None:
     with pytest.raises(BadInput, match="One model is no comparison"):
         compare_models([model("a", half)], CompareSpec())

@@ -145,7 +145,16 @@ def test_the_command_prints_writes_and_answers_in_json(
     assert answer["margin"] == 0.05
     assert answer.pop("page") == "sub/c.html"
     assert answer == read_json(tmp_path / "sub" / "comparison.json")
-    assert verify_comparison(tmp_path / "sub")["numbers"] > 50
+    code, out, _ = panda(capsys, "verify", "sub")
+    assert code == 0
+    assert re.search(r"sub: \d+ numbers rebuilt from 240 rows, all equal", out)
+    code, out, _ = panda(capsys, "verify", "sub/comparison.json", "--json")
+    assert json.loads(out)["numbers"] > 50
+    stored = read_json(tmp_path / "sub" / "comparison.json")
+    stored["cells"][0]["n"] += 1
+    write_json(tmp_path / "sub" / "comparison.json", stored)
+    code, _, err = panda(capsys, "verify", "sub")
+    assert (code, "the rows give 40" in err) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -102,16 +102,18 @@ def report(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or the folder of panda eval --out")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="a run folder, or a folder of panda eval --out or panda compare")
+    ],
     json_: AsJson = False,
 ) -> None:
-    """Rebuild every score of a run, or of `panda eval --out`, from its per-question rows and compare.
+    """Rebuild every number of a run, of `panda eval --out` or of `panda compare`, from the per-question rows and compare.
 
     Example: panda verify runs/microworld-seed1
     """
-    from pandallm.pipeline.verify import verify_run
+    from pandallm.pipeline.verify_compare import verify_folder
 
-    facts = verify_run(folder)
+    facts = verify_folder(folder)
     show_facts(facts, json_, f"{folder}: {facts['numbers']} numbers rebuilt from {facts['rows']} rows, all equal")
 
 

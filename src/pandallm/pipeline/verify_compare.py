@@ -8,8 +8,23 @@ from pydantic import ValidationError
 from pandallm.errors import BadInput, PandaError
 from pandallm.evaluate.compare import CompareSpec, compare_models
 from pandallm.pipeline.compare import NUMBERS, Source, load_model_rows
-from pandallm.pipeline.verify import compare
+from pandallm.pipeline.verify import compare, verify_run
 from pandallm.store import digest_file, read_json
+
+
+def verify_folder(path: Path) -> dict[str, Any]:
+    """What `panda verify` does: a folder's scores, its comparison, or both where it holds both. Returns {"rows", "numbers"}.
+
+    Raises what `verify_run` and `verify_comparison` raise.
+    """
+    if path.is_file():
+        return verify_comparison(path)
+    done = []
+    if (path / NUMBERS).is_file():
+        done.append(verify_comparison(path))
+    if not done or (path / "scores.json").is_file():
+        done.append(verify_run(path))
+    return {key: sum(facts[key] for facts in done) for key in ("rows", "numbers")}
 
 
 def verify_comparison(path: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "title_published": ("{n} model beside the 2023 paper", "{n} 个模型与 2023 年论文对照"),
     "summary": ("Verdicts", "结论"),
     "summary_of": (
-        "{models} models, {cells} tasks or ways of asking, {family} comparisons of two models: {settled} differences are established.",
-        "{models} 个模型，{cells} 组任务或提问方式，{family} 次两两比较：确认差异 {settled} 个。",
+        "Models: {models}. Tasks and ways of asking: {cells}. Comparisons of two models: {family}. Differences established: {settled}.",
+        "模型 {models} 个；任务与提问方式 {cells} 组；两两比较 {family} 次；确认差异 {settled} 个。",
     ),
     "is_better": ("{b} is better than {a}", "{b} 优于 {a}"),
     "is_worse": ("{b} is worse than {a}", "{b} 不及 {a}"),
