@@ -118,7 +118,9 @@ class _Run:
 
         if isinstance(self.backend, LocalBackend):
             return chat_template(self.backend.tokenizer, self.folder)
-        if self.folder.is_dir():
+        if any(
+            (self.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+        ):
             return chat_template(load_tokenizer(self.folder), self.folder)
         if "likelihood" in self.spec.methods:
             raise BadInput(
@@ -295,10 +297,15 @@ def _published(shown: Sequence[float], order: int) -> list[float]:
 def likelihood_fields(
     scores: list[float], unconditional: Sequence[float] | None, options: Sequence[str] | None, normalize: str
 ) -> Row:
-    """The fields of a row that follow from its scores (in published order); `options`: see `choices.decide`."""
+    """The fields of a row that follow from its scores (in published order); `options`: see `choices.decide`.
+
+    No scores: a server did not tell them for every option. Then there is no choice.
+    """
+    if not scores:
+        return {"scores": None, "unconditional": None, "choice": None, "choices": None, "near_tie": None}
     if not scores or (unconditional is not None and not unconditional):  # a server gave no log-probability of a letter
         return {"scores": None, "unconditional": None, "choice": None, "choices": None, "near_tie": None}
-    alone = None if unconditional is None else [round(s, 6) for s in unconditional]
+    alone = None if not unconditional else [round(s, 6) for s in unconditional]
     return {"scores": scores, "unconditional": alone, **decide(scores, alone, options, normalize)}
 
 

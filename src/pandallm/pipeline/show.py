@@ -117,8 +117,12 @@ def print_scores(scores: dict[str, Any]) -> None:
     ]
     if len({r["method"] for r in rows}) > 1:
         columns.insert(1 if alone else 2, ("by", lambda r: {"likelihood": "lik", "generation": "gen"}[r["method"]]))
-    if any(r["method"] == "generation" for r in rows):
-        columns.insert(-1, ("unparsed", lambda r: percent(r["unparsed"]) if r["method"] == "generation" else ""))
+    # Log-likelihoods always choose, except on servers that do not give every letter's.
+    if any(r["method"] == "generation" or r["unparsed"] for r in rows):
+        columns.insert(
+            -1,
+            ("unparsed", lambda r: percent(r["unparsed"]) if r["method"] == "generation" or r["unparsed"] else ""),
+        )
         if any(r.get("accuracy_2023") is not None for r in rows):
             columns.insert(
                 -1, ("2023", lambda r: "" if r.get("accuracy_2023") is None else percent(r["accuracy_2023"]))
