@@ -273,6 +273,26 @@ def test_a_backend_that_fails_in_the_middle_is_asked_only_for_the_rest(
     assert sorted(asked) == list(range(12))
 
 
+def test_a_question_without_scores_has_no_choice(model_folder: Path, task: TaskSpec, tmp_path: Path) -> None:
+    class Silent:
+        identity: ClassVar[dict[str, Any]] = {"name": "silent"}
+
+        def score(self, asked: Sequence[Asked], groups: Any, done: Any) -> Iterator[list[tuple[int, Scored]]]:
+            yield [(i, Scored([] if i % 2 else [-1.0] * len(a.continuations))) for i, a in enumerate(asked)]
+
+        def generate(self, *arguments: Any) -> Iterator[list[tuple[int, Answered]]]:
+            raise NotImplementedError
+
+    settings, questions = spec(methods=["likelihood"], prompts=["letter"]), many(6)
+    evaluate_model(model_folder, "m", [(task, questions)], {}, settings, tmp_path, backend=Silent())
+    rows = list(read_jsonl(tmp_path / "rows.jsonl"))
+    assert [(r["choice"], r["scores"] is None, r["near_tie"]) for r in rows[:2]] == [
+        (0, False, True),
+        (None, True, None),
+    ]
+    assert summarize(rows, [], questions, [task], settings)["table"][0]["unparsed"] == 0.5
+
+
 def test_passages_are_sampled_whole(model_folder: Path, task: TaskSpec, tmp_path: Path) -> None:
     settings = spec(methods=["likelihood"], prompts=["text"], limit={"passages": 2})
     evaluate_model(model_folder, "m", [(task, many(12))], {}, settings, tmp_path)

@@ -87,7 +87,8 @@ def print_sections(scores: Mapping[str, Any], console: Console) -> None:
             for r in scores.get("audit", [])
         ],
     )
-    table: Sequence[Row] = scores["table"]
+    whole = {r["task"] for r in scores["table"] if not r["group"]}
+    table = [r for r in scores["table"] if not r["group"] or r["task"] not in whole]  # subjects are counted once
     if near := sum(r.get("near_ties", 0) for r in table):
         console.print(f"{near} near ties: the two best options differ by less than 0.001 nats.", highlight=False)
     if cut := sum(r.get("truncated", 0) for r in table):
@@ -97,7 +98,8 @@ def print_sections(scores: Mapping[str, Any], console: Console) -> None:
 def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
     if not rows:
         return
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
+    console.print(f"\n{title}", style="italic", highlight=False, markup=False)
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column, no_wrap=True, justify="right")
