@@ -1,6 +1,6 @@
 import pytest
 
-from pandallm.evaluate.choices import best, decide, near_tie, normalised
+from pandallm.evaluate.choices import NO_TOKENS, best, decide, near_tie, normalised
 
 
 def test_every_way_of_normalising_by_hand() -> None:
@@ -26,3 +26,8 @@ def test_ties_go_to_the_first_and_near_ones_are_flagged() -> None:
     assert decide([-4.0, -2.0005], None, ["ab", "a"], "characters")["near_tie"] is True
     assert decide([-4.0, -2.0005], None, ["ab", "a"], "sum")["near_tie"] is False
     assert decide([-1.0, 0.0], None, ["", "a"], "bytes")["choice"] == 1
+
+
+def test_an_empty_option_is_never_chosen() -> None:
+    found = decide([-9.0, NO_TOKENS], [-2.0, NO_TOKENS], ["甲", ""], "unconditional")
+    assert set(found["choices"].values()) == {0}

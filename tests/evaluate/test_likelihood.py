@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from pandallm.evaluate.choices import NO_TOKENS
 from pandallm.evaluate.encode import Encoded, Request, encode_questions
-from pandallm.evaluate.likelihood import NO_TOKENS, Row, Scorer, batches, build_rows
+from pandallm.evaluate.likelihood import Row, Scorer, batches, build_rows
 from pandallm.evaluate.prompts import render
 from pandallm.evaluate.tree_attention import tree_layout
 from pandallm.tasks.spec import TaskSpec

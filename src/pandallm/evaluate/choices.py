@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+#: Score of a continuation that holds no token (an empty option): never chosen, and JSON can hold it.
+NO_TOKENS = -1e9
 #: Two best scores closer than this (nats, after normalising) are a near tie: another batch or device may swap them.
 NEAR_TIE = 1e-3
 
@@ -19,7 +21,8 @@ def normalised(
         "bytes": [s / max(1, len(o.encode())) for s, o in zip(scores, options)],
     }
     if unconditional is not None:
-        out["unconditional"] = [s - u for s, u in zip(scores, unconditional)]
+        # An option without a token (an empty text) must not win because it has none without the passage either.
+        out["unconditional"] = [s - u if s > NO_TOKENS else s for s, u in zip(scores, unconditional)]
     return out
 
 

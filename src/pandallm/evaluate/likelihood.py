@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 
+from pandallm.evaluate.choices import NO_TOKENS
 from pandallm.evaluate.encode import Encoded, Request
 from pandallm.evaluate.tree_attention import TREE_ATTENTION, tree_hidden, tree_layout
 
-#: Score of a continuation that holds no token (an empty option): never chosen, and JSON can hold it.
-NO_TOKENS = -1e9
 #: Tokens that a question may add to a tree beyond its first question's, before another tree begins: every token of the
 #: tail is compared with the whole tree, so that at some size reading the passage again costs less.
 TAIL_TOKENS = 1024

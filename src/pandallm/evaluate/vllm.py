@@ -15,8 +15,8 @@ from typing import Any
 
 from pandallm.errors import BadInput
 from pandallm.evaluate.backend import Answered, Asked, Scored
+from pandallm.evaluate.choices import NO_TOKENS
 from pandallm.evaluate.encode import Encoded, encode_asked, encode_prompts
-from pandallm.evaluate.likelihood import NO_TOKENS
 from pandallm.evaluate.local import DEFAULT_WINDOW, folder_identity
 from pandallm.evaluate.server import STOPS
 from pandallm.model.spec import Dtype
