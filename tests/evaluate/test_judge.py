@@ -1,6 +1,7 @@
 import re
 from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -199,3 +200,24 @@ def test_the_other_name_of_the_limit_is_tried() -> None:
     with judge_server(newer) as (url, seen):
         assert ChatClient(url, "j", max_tokens=9).ask([]) == "[[tie]]"
     assert seen[1]["body"]["max_completion_tokens"] == 9
+
+
+def test_an_interrupt_keeps_what_was_said_and_does_not_wait_for_the_server(tmp_path: Path) -> None:
+    over, numbers = Event(), count()
+
+    def ask(messages: list[dict[str, str]]) -> str:
+        if next(numbers):
+            over.wait(20)
+        return "[[1]]"
+
+    def interrupt() -> None:
+        assert not over.is_set()
+        raise KeyboardInterrupt
+
+    try:
+        with Journal(tmp_path / "j", "key") as journal, pytest.raises(KeyboardInterrupt):
+            judge(distinct(), PROMPTS, ask, journal, interrupt)
+        assert list(journal.rows.values()) == ["[[1]]"]
+        assert next(numbers) < 12  # the others were under way or never asked
+    finally:
+        over.set()

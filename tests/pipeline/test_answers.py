@@ -22,13 +22,13 @@ def prompts(tmp_path: Path) -> str:
     return str(file)
 
 
-@pytest.fixture
-def models(model_folder: Path, tmp_path: Path) -> list[str]:  # noqa: F811
+@pytest.fixture(scope="module")
+def models(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:  # noqa: F811
     """The tiny Llama, and a second one with other weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    other = tmp_path / "other"
+    other = tmp_path_factory.mktemp("answers") / "other"
     shutil.copytree(model_folder, other)
     model = AutoModelForCausalLM.from_pretrained(other, dtype=torch.float32)
     torch.manual_seed(1)

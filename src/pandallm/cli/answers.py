@@ -107,7 +107,7 @@ def show(result: dict[str, Any], as_json: bool) -> None:
                 "favour the answer shown first"
             )
     else:
-        print(f"{result['readers']} readers, {result['voted']} of {result['prompts']} prompts voted on")
+        print(f"Readers: {result['readers']}; {result['voted']} of {result['prompts']} prompts voted on")
     for r in result["pairs"]:
         print(
             f"  {r['a']} against {r['b']}: win rate {r['win_rate']:.1%} [{r['low']:.1%}, {r['high']:.1%}] over {r['prompts']} prompts "

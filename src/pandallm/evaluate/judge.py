@@ -110,23 +110,23 @@ def judge(
     waiting = {q.key: q for q in asked if not q.identical and q.key not in journal.rows}
     for _ in range(len(asked) - len(waiting)):
         advance()
-    with ThreadPoolExecutor(WORKERS) as pool:
+    failed: BaseException | None = None
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
         futures = {pool.submit(ask, q.messages): key for key, q in waiting.items()}
-        failed: BaseException | None = None
-        try:
-            for future in as_completed(futures):
-                if future.cancelled():
-                    continue
-                if error := future.exception():
-                    failed = failed or error
-                    for other in futures:
-                        other.cancel()
-                    continue
-                journal.add([(futures[future], future.result())])
-                advance()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            if future.cancelled():
+                continue
+            if error := future.exception():
+                failed = failed or error
+                for other in futures:
+                    other.cancel()
+                continue
+            journal.add([(futures[future], future.result())])
+            advance()
+    finally:
+        # All are over, but for Ctrl-C, which does not wait for a slow server.
+        pool.shutdown(wait=False, cancel_futures=True)
     if failed:
         raise failed
     rows = []
