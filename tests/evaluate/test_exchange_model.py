@@ -196,6 +196,20 @@ def test_greedy_flag_order_and_repeats(llama: Path) -> None:
     assert [s for s, _ in got] == pytest.approx([s for s, _ in expected], abs=1e-3)
 
 
+def test_a_continuation_taken_by_a_merge_or_empty_is_never_the_best(llama: Path) -> None:
+    """`hf` fails on both; here the first is encoded by itself and the second scores below everything."""
+    theirs, ours = models(llama)
+    context, continuation = "小明在图书", "馆看书。"
+    assert theirs._encode_pair(context, continuation)[1] == []
+    (merged, _), (other, _), (empty, _) = ours.loglikelihood(
+        requests([(context, continuation), (context, " the dog"), (context, "")])
+    )
+    assert -1e3 < merged < 0
+    assert -1e3 < other < 0
+    assert empty == -1e9
+    assert ours.loglikelihood(requests([(context, "")])) == [(-1e9, True)]
+
+
 def test_plain_passes_give_the_same_flags(llama: Path) -> None:
     """Models that do not honour trees are scored one by one."""
     _, ours = models(llama)

@@ -206,7 +206,9 @@ class PandaLM(TemplateLM):
                 self.scorer.greedy = greedy
                 for batch in self.scorer.score(encoded, groups):
                     for question, scores in batch:
-                        for i, score, best in zip(members[question], scores, greedy[question], strict=True):
+                        # Continuations without a token have no flags: nothing was left to be written otherwise.
+                        flags = greedy.get(question) or [True] * len(scores)
+                        for i, score, best in zip(members[question], scores, flags, strict=True):
                             results[i] = (score, best)
                             if asked is not None:
                                 self.cache_hook.add_partial("loglikelihood", asked[i], results[i])
