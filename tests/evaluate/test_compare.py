@@ -218,6 +218,13 @@ def test_what_was_not_scored_alike_is_refused_or_left_out(
     assert sentence.split(";")[0] in " ".join(result["left_out"])
 
 
+def test_another_split_is_refused_an_unnamed_one_is_not() -> None:
+    a = changed(model("a", half), tasks=task(split="dev"))
+    with pytest.raises(BadInput, match="a was scored on split dev, b on test"):
+        compare_models([a, changed(model("b", all_right), tasks=task(split="test"))], CompareSpec())
+    assert compare_models([a, model("b", all_right)], CompareSpec())["cells"][0]["n"] == 40
+
+
 def test_rotated_orders_stay_out_and_a_row_twice_is_refused() -> None:
     a, b = model("a", half), model("b", all_right)
     plain = compare_models([a, b], CompareSpec())

@@ -18,8 +18,8 @@ from pandallm.stats.paired import holm, mcnemar, minimum_detectable_difference, 
 
 #: The probability with which "the smallest difference this could find" would be found.
 POWER = 0.8
-#: Sign flips for each comparison of the family: the smallest p, 1 / flips, must stay small after Holm's correction.
-FLIPS_PER_COMPARISON = 1000
+#: Sign flips for each comparison of the family: the smallest p, 1 / (1 + flips), stays below .01 after Holm's correction.
+FLIPS_PER_COMPARISON = 100
 
 
 class CompareSpec(Spec):

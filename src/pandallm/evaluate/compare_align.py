@@ -163,7 +163,9 @@ def _different_task(specs: Sequence[TaskSpec | None], names: Sequence[str]) -> s
             return f"tasks.json of {name} does not describe it"
         if spec.version != specs[0].version:
             return f"{names[0]} was scored on version {specs[0].version}, {name} on version {spec.version}"
-        for what in ("split", "reader", "fields", "where"):
+        if spec.split and specs[0].split and spec.split != specs[0].split:
+            return f"{names[0]} was scored on split {specs[0].split}, {name} on {spec.split}"
+        for what in ("reader", "fields", "where"):
             if getattr(spec, what) != getattr(specs[0], what):
                 return f"{names[0]} and {name} were scored with another `{what}` of the task"
     return None
