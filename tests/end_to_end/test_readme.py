@@ -57,20 +57,23 @@ def test_every_shown_panda_command_runs(tmp_path: Path, real_data: Path) -> None
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     ran = []
     for line in "".join(blocks("bash", "README.md")).splitlines():
-        command = re.sub(r"\s*#.*", "", line).split()
+        command = [word.replace("my-data", str(real_data)) for word in re.sub(r"\s*#.*", "", line).split()]
         environment = {}
         while command and "=" in command[0]:
             name, _, value = command.pop(0).partition("=")
-            environment[name] = str(real_data) if value == "my-data" else value
+            environment[name] = value
         if not command or command[0] != "panda":
             continue
         if "recipes/smollm2-zh.yaml" in command:
             command[1] = "check"  # run by tests/end_to_end/test_smollm2.py where the model is installed
         elif command[1] == "run":
             command += TINY
+        elif "--limit-passages" in command:
+            command[command.index("--limit-passages") + 1] = "2"
         panda(*command[1:], folder=tmp_path, **environment)
         ran.append(command[1])
-    assert ran == ["check", "run", "check"]
+    assert ran == ["check", "run", "check", "eval", "eval", "eval", "compare"]
+    assert (tmp_path / "compare.html").is_file()
     run = tmp_path / "runs" / "tiny-zh-seed42"
     assert (run / "report.html").is_file()
     assert {p.name for p in (run / "models").iterdir()} == {"base", "pretrain", "instruct"}
@@ -79,7 +82,8 @@ def test_every_shown_panda_command_runs(tmp_path: Path, real_data: Path) -> None
 def test_verbs_in_the_table_exist() -> None:
     from pandallm.cli import app, delta_app
 
-    known = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback} | {"delta"}
+    known = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    known |= {group.name for group in app.registered_groups}
     shown = set(re.findall(r"^\| `panda (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
     assert shown == known
     assert {c.name for c in delta_app.registered_commands} == {"make", "apply", "verify", "inspect"}
