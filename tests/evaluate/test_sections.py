@@ -5,6 +5,7 @@ import pytest
 from pandallm.evaluate import sections
 from pandallm.evaluate.spec import EvaluateSpec
 from pandallm.evaluate.summary import summarize
+from pandallm.tasks.load import task_hash
 from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
 
@@ -144,6 +145,7 @@ def test_letters_generated_and_scored_are_compared() -> None:
 def test_rows_of_earlier_versions_are_summed_too() -> None:
     later = {*sections.DEFAULTS, "choice_2023"}
     old = [{k: v for k, v in row(i, 0, method="generation").items() if k not in later} for i in range(6)]
+    assert summed(old)["tasks"] == [{"task": "t", "version": 1, "split": "", "hash": task_hash(TASK)}]
     (found,) = summed(old)["table"]
     assert (found["shots"], found["chat"], found["order"]) == (0, False, 0)
     assert (found["near_ties"], found["truncated"], found["accuracy_2023"]) == (0, 0, None)

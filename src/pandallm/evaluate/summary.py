@@ -21,6 +21,7 @@ from pandallm.stats.intervals import (
     ratio_estimate,
 )
 from pandallm.stats.paired import holm, paired_difference
+from pandallm.tasks.load import task_hash
 from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
 
@@ -68,6 +69,7 @@ def summarize(
     return {
         "confidence": spec.confidence,
         "models": list(spec.models),
+        "tasks": [{"task": t.name, "version": t.version, "split": t.split, "hash": task_hash(t)} for t in tasks],
         "headline": headline,
         "headline_definition": spec.headline.model_dump(mode="json") if spec.headline else None,
         "table": _table(with_whole(rows, by_name), by_name, spec),

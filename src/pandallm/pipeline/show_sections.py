@@ -89,6 +89,9 @@ def print_sections(scores: Mapping[str, Any], console: Console) -> None:
     )
     whole = {r["task"] for r in scores["table"] if not r["group"]}
     table = [r for r in scores["table"] if not r["group"] or r["task"] not in whole]  # subjects are counted once
+    if tasks := scores.get("tasks"):
+        told = [f"{t['task']} {t['split']}".strip() + f" (version {t['version']}, {t['hash'][:8]})" for t in tasks]
+        console.print(f"\nTasks: {', '.join(told)}.", highlight=False, markup=False)
     if near := sum(r.get("near_ties", 0) for r in table):
         console.print(f"{near} near ties: the two best options differ by less than 0.001 nats.", highlight=False)
     if cut := sum(r.get("truncated", 0) for r in table):
