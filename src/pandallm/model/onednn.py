@@ -58,6 +58,7 @@ def use_onednn(model: nn.Module) -> int:
 
 def _linears(model: nn.Module) -> dict[str, nn.Linear]:
     # The head may share its weight with the embedding, and few of its positions are computed.
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    output = getattr(model, "get_output_embeddings", None)
+    head = output() if callable(output) else None
     # Exactly Linear: subclasses (adapters, quantised layers) compute something else.
     return {n: m for n, m in model.named_modules() if type(m) is nn.Linear and m is not head}
