@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -442,3 +444,12 @@ def test_what_is_settled_does_not_change(letter: str, stop: str, more: str) -> N
 @pytest.mark.parametrize("beginning", NEXT_QUESTION)
 def test_what_follows_the_next_question_is_ignored(beginning: str) -> None:
     assert extract(f"我想选B\n\n{beginning}谁？答案：C", OPTIONS) == 1
+
+
+@pytest.mark.parametrize(
+    "unit", ["*", "[(", "(A", "A、", "答案", "因此", "选 ", "answer is ", "<think>", "A.", "\\boxed{", " "]
+)
+def test_long_repetitions_take_no_time(unit: str) -> None:
+    started = time.process_time()
+    extract(unit * 4000, OPTIONS)
+    assert time.process_time() - started < 2

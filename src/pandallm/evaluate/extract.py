@@ -34,7 +34,8 @@ _LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _REASONED = re.compile(r"^.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
 _REASONING = re.compile(r"^\s*<(?:think|thinking|reasoning)>", re.IGNORECASE)
 
-_OPEN, _CLOSE = r"[\s(\[【「『\"'“‘<*`{$_#]*", r"[)\]】」』\"'”’>*`}$_]*"
+# Bounded, so that a long row of signs is not tried in every way.
+_OPEN, _CLOSE = r"[\s(\[【「『\"'“‘<*`{$_#]{0,16}", r"[)\]】」』\"'”’>*`}$_]{0,16}"
 _ALONE = re.compile(rf"{_OPEN}(?:选项|选|option|choice)?\s*{_OPEN}([A-J]){_CLOSE}\s*[.。]?{_CLOSE}\s*", re.IGNORECASE)
 _JOINT = r"\s*(?:和|或|与|及|以及|跟|还是|,|、|/|&|and\b|or\b)\s*"
 _JOINED = re.compile(rf"{_JOINT}{_OPEN}[A-J](?![A-Za-z0-9])")
