@@ -38,6 +38,8 @@ class Imitation:
 
     def __init__(self) -> None:
         self.begin = ""  # text of a special token before every prompt
+        self.hide_begin = False  # the special token is counted, but not shown
+        self.shift = 0  # by how many places echoed log-probabilities are off
         self.bytes = False  # tokens are bytes, shown as replacement characters outside ASCII
         self.echo = True
         self.echo_status = 0  # status with which echo is refused; 0: ignored
@@ -72,18 +74,25 @@ class Imitation:
             return self.echo_status, {"error": {"message": "Only no echo is supported"}}
         if body.get("echo") and self.echo:
             logprobs: list[float | None] = []
+            following = [*tokens, *"??"]
             text, offsets = "", []
             for n, token in enumerate(tokens):
                 offsets.append(len(text))
                 # Byte tokens get the log-probability of the ordinal of their position, to tell them apart.
-                value = -float(n) if self.bytes else logprob(text, token)
+                text_then, token_then = text + token * self.shift, following[n + self.shift]
+                value = -float(n) if self.bytes else logprob(text_then, token_then)
                 logprobs.append(None if n == 0 else value)
                 text += token
+            if self.hide_begin:
+                tokens, logprobs = tokens[1:], logprobs[1:]
+                offsets = [o - len(self.begin) for o in offsets[1:]]
+                text = text[len(self.begin) :]
             lp = {"tokens": [*tokens, "!"], "token_logprobs": [*logprobs, -9.0], "text_offset": [*offsets, len(text)]}
             return 200, {"choices": [{"text": prompt + "!", "logprobs": lp}], "usage": usage}
         choice = {"text": said}
         if body.get("logprobs") and self.top is not None:
-            choice["logprobs"] = {"tokens": ["A"], "token_logprobs": [-1.0], "top_logprobs": [self.top]}
+            own = -float(len(tokens)) if self.bytes else logprob(prompt, "A")
+            choice["logprobs"] = {"tokens": ["A"], "token_logprobs": [own], "top_logprobs": [self.top]}
         return 200, {"choices": [choice], "usage": usage}
 
 
@@ -177,16 +186,35 @@ def test_echo_scores_are_the_sums_over_the_continuations_tokens(served: tuple[Im
         assert found[i].scores == pytest.approx(want)
         assert not found[i].truncated
     # All tokens were told by their offsets; the context was not counted.
-    assert all(body["echo"] for _, body, _ in state.requests)
+    assert all(body.get("echo") for _, body, _ in state.requests[1:])
 
 
-def test_pieces_of_characters_are_counted_instead_of_trusting_offsets(served: tuple[Imitation, str]) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_pieces_of_characters_are_counted_instead_of_trusting_offsets(
+    served: tuple[Imitation, str], hidden: bool
+) -> None:
     state, url = served
-    state.bytes, state.begin = True, "<s>"
+    state.bytes, state.begin, state.hide_begin = True, "<s>", hidden
     a = Asked("湖边", ("城", "ab"))
     found = flat(opened(url).score([a], ["p"], lambda i: False))
     # <s> and six bytes come before; the server gives token number n the log-probability -n.
     assert found[0].scores == [-(7.0 + 8 + 9), -(7.0 + 8)]
+
+
+def test_a_hidden_start_token_changes_nothing(served: tuple[Imitation, str]) -> None:
+    state, url = served
+    state.begin = "<s>"
+    want = flat(opened(url).score(texts(), ["p"] * 4, lambda i: False))
+    state.hide_begin = True
+    assert flat(opened(url).score(texts(), ["p"] * 4, lambda i: False)) == want
+
+
+def test_echoed_log_probabilities_of_the_wrong_place_are_not_used(served: tuple[Imitation, str]) -> None:
+    state, url = served
+    state.shift = 1
+    with pytest.raises(BadInput, match="scores letters, but a prompt scores"):
+        flat(opened(url).score(texts(), ["p"] * 4, lambda i: False))
+    assert flat(opened(url).score(letters(1), ["p"], lambda i: False))[0].scores[1] == -0.5
 
 
 def test_a_token_across_the_boundary_counts() -> None:

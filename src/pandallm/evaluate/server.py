@@ -17,7 +17,14 @@ from pandallm.errors import BadInput, PandaError
 from pandallm.evaluate.backend import Answered, Asked, Scored
 from pandallm.evaluate.encode import shorten
 from pandallm.evaluate.server_client import PASSING, Client, Refused, Unanswered
-from pandallm.evaluate.server_logprobs import Echo, continuation_score, letter_scores, read_echo, read_top
+from pandallm.evaluate.server_logprobs import (
+    Echo,
+    continuation_score,
+    letter_scores,
+    read_echo,
+    read_generated,
+    read_top,
+)
 from pandallm.progress import SILENT, Progress
 from pandallm.tasks.types import LETTERS
 
@@ -25,6 +32,11 @@ from pandallm.tasks.types import LETTERS
 STOPS = ("\n问题：", "\n问题:", "\n阅读下面的", "\nQuestion:")
 #: How many of the most likely tokens are asked for; OpenAI's limit is 20 for chat and 5 for completions.
 TOP_TOKENS = (20, 5)
+
+#: Texts on which echoed log-probabilities are compared with generated ones, and how far they may differ: another kernel's
+#: rounding in half precision, or quantised.
+PROBES = ("one two three four", "The sun rises in the", "A B C D E", "1 2 3 4 5")
+PROBE_TOLERANCE = 0.3
 
 R = TypeVar("R")
 
@@ -241,9 +253,7 @@ class ServerBackend:
     def _find_way(self, a: Asked) -> Literal["echo", "letters"]:
         """How this server gives log-probabilities. Raises BadInput where it does not."""
         try:
-            text = "one two three four five"
-            echo = self._echo(text, passing=PASSING - {500})  # llama.cpp says 500 for what it does not offer
-            if echo is not None and len([x for x in echo.logprobs if x is not None]) >= 3:
+            if self._echo_holds():
                 return "echo"
         except Refused as e:
             if e.status in (401, 403):
@@ -262,6 +272,26 @@ class ServerBackend:
             f"The server at {self.client.url} gives no log-probabilities of {self.model!r}, neither of the prompt (echo) "
             "nor of the answer (top_logprobs): use --methods generation."
         )
+
+    def _echo_holds(self) -> bool:
+        """Whether a token has the same log-probability echoed as generated.
+
+        Some servers ignore `echo`, some give each token the prediction of the next one (llama-cpp-python, for models
+        without a start token); their sums would look like scores.
+        """
+        passing = PASSING - {500}  # llama.cpp has said 500 for what it does not offer
+        for text in PROBES:
+            body = {"model": self.model, "prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": 1}
+            generated = read_generated(self.client.post("/completions", body, passing))
+            if generated is None or not generated[0].isascii() or not generated[0].strip():
+                continue
+            echo = self._echo(text + generated[0], passing)
+            if echo is None:
+                return False
+            last = echo.logprobs[-1]
+            if last is not None and echo.tokens[-1] == generated[0]:  # otherwise the text was read as other tokens
+                return abs(last - generated[1]) <= PROBE_TOLERANCE
+        return False
 
     def _echo(self, prompt: str, passing: set[int] = PASSING) -> Echo | None:
         body = {

@@ -12,12 +12,14 @@ from pandallm.errors import BadInput
 class Echo:
     """The prompt's tokens as the server read them (special ones included) and their log-probabilities in nats.
 
-    The first has None. `offsets`: where each token begins in the text, as the server says.
+    The first has None. `offsets`: where each token begins in the text, as the server says. `hidden`: how many tokens
+    the server counts before the first one it shows (a start token that it leaves out).
     """
 
     tokens: list[str]
     logprobs: list[float | None]
     offsets: list[int] | None
+    hidden: int = 0
 
 
 def read_echo(reply: Any, prompt: str) -> Echo | None:
@@ -29,18 +31,19 @@ def read_echo(reply: Any, prompt: str) -> Echo | None:
     except (KeyError, IndexError, TypeError):
         return None
     usage = reply.get("usage") or {}
-    n = usage.get("prompt_tokens")
-    if not isinstance(n, int):
-        generated = usage.get("completion_tokens")
-        n = len(tokens) - (generated if isinstance(generated, int) else 1)
+    generated = usage.get("completion_tokens")
+    n = len(tokens) - (generated if isinstance(generated, int) else 1)
     # A server that ignores `echo` gives the generated token only.
-    echoed = "prompt_tokens" in usage or str(choice.get("text", "")).startswith(prompt)
-    if len(tokens) != len(logprobs) or not 0 < n <= len(tokens) or not echoed:
+    if len(tokens) != len(logprobs) or n <= 0 or not str(choice.get("text", "")).startswith(prompt):
+        return None
+    counted = usage.get("prompt_tokens")
+    hidden = counted - n if isinstance(counted, int) else 0
+    if hidden not in (0, 1):
         return None
     offsets = found.get("text_offset")
     if not isinstance(offsets, list) or len(offsets) < n:
         offsets = None
-    return Echo([str(t) for t in tokens[:n]], logprobs[:n], None if offsets is None else offsets[:n])
+    return Echo([str(t) for t in tokens[:n]], logprobs[:n], None if offsets is None else offsets[:n], hidden)
 
 
 def continuation_score(echo: Echo, text: str, start: int, count_context: Callable[[], int]) -> float:
@@ -53,7 +56,7 @@ def continuation_score(echo: Echo, text: str, start: int, count_context: Callabl
     """
     first = exact_start(echo, text, start)
     if first is None:
-        first = count_context() if start else 0
+        first = max(count_context() - echo.hidden, 0) if start else 0
     values = echo.logprobs[first:]
     if any(v is None for v in values):
         raise BadInput(
@@ -79,6 +82,17 @@ def exact_start(echo: Echo, text: str, start: int) -> int | None:
         if len({said - own for said, own in zip(echo.offsets, begins) if own >= 0}) > 1:
             return None
     return next((i for i, end in enumerate(ends) if end > start), len(ends))
+
+
+def read_generated(reply: Any) -> tuple[str, float] | None:
+    """The first generated token and its log-probability, in either form of the API; None if absent."""
+    try:
+        found = reply["choices"][0]["logprobs"]
+        if found.get("content"):
+            return str(found["content"][0]["token"]), float(found["content"][0]["logprob"])
+        return str(found["tokens"][0]), float(found["token_logprobs"][0])
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        return None
 
 
 def read_top(reply: Any) -> dict[str, float]:
