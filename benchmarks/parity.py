@@ -243,7 +243,10 @@ def main() -> None:
     )
     print("all goals met" if met else "NOT all goals met")
     # The command as others may run it: no folders of this machine.
-    command = f"python benchmarks/parity.py --model {args.model} --prompts {args.prompts}{' --quick' * args.quick}"
+    command = (
+        f"python benchmarks/parity.py --model {args.model} --prompts {args.prompts} --batch-size {args.batch_size}"
+    )
+    command += " --quick" * args.quick
     write(args.json, result("parity", figures, GOALS, met, command))
 
 
