@@ -23,8 +23,8 @@ def equivalence(difference: Estimate, margin: float, alpha: float = 0.05) -> Equ
     p < alpha says the same as: the 1 - 2 alpha interval lies within ± margin. Choose the margin before looking.
     Where nothing varied (se = 0) the t test would claim certainty; then p = (1 - (margin - |d|))^clusters, the chance
     that no cluster shows what a share of margin - |d| of them has. One cluster says nothing: p = 1.
-    Meant for 200 clusters or more and margins up to .05: where few clusters differ, a small difference comes with a small
-    error, and with 20 clusters and a margin of .1 more than one in ten verdicts at the margin was wrong.
+    Meant for 500 clusters or more and margins up to .05: where few clusters differ, a small difference comes with a small
+    error, and with 20 clusters and a margin of .1 one in ten verdicts at the margin was wrong.
     Raises ValueError for a margin that is not positive.
     """
     if not margin > 0:

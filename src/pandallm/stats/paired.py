@@ -108,7 +108,7 @@ def paired_bootstrap(
 ) -> Estimate:
     """Mean of b - a with the percentile interval of a bootstrap over whole clusters (Efron & Tibshirani 1993, ch. 13).
 
-    Same input and seed, same interval. Too narrow with fewer than some 200 clusters, where `paired_difference` is the one to
+    Same input and seed, same interval. Too narrow with fewer than some 500 clusters, where `paired_difference` is the one to
     use.
     """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)

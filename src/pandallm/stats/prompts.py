@@ -39,7 +39,9 @@ def prompt_effect(
     se² = se_sampling² + spread² / P: `se_sampling` is `clustered_mean`'s of each question's mean over the prompts. The
     two add up as in two-way clustering (Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29:238) without its
     subtracted third term (question by prompt noise, counted twice here), so the interval errs on the wide side.
-    Interval: mean ± t(df) se, df by Satterthwaite (1946): se⁴ / (se_sampling⁴ / df_sampling + (spread² / P)² / (P - 1)).
+    Interval: mean ± t se, t the mean of the quantiles with the passages' and with P - 1 degrees of freedom, weighted by
+    the two variances (Cochran & Cox 1950, Experimental Designs, section 4.14). Satterthwaite's single number of degrees
+    of freedom misses more than it says where four prompts differ by much.
     `spread` contains the noise of the questions as well; it is not a pure variance component.
     Where all prompts score the same, the interval is `clustered_mean`'s; one passage gives [0, 1].
     Raises ValueError for fewer than two prompts, no questions, or prompts with different numbers of questions.
@@ -57,8 +59,9 @@ def prompt_effect(
     prompts, between = y.shape[0], spread * spread / y.shape[0]
     if between > 1e-24 and sampling.df is not None:
         within = sampling.se**2
-        df = (within + between) ** 2 / (within**2 / sampling.df + between**2 / (prompts - 1))
-        reach = float(special.stdtrit(df, 0.5 + confidence / 2)) * math.sqrt(within + between)
+        questions, between_prompts = special.stdtrit([sampling.df, prompts - 1], 0.5 + confidence / 2)
+        t = (within * questions + between * between_prompts) / (within + between)
+        reach = float(t) * math.sqrt(within + between)
         low, high = max(0.0, sampling.mean - reach), min(1.0, sampling.mean + reach)
     return PromptEffect(
         mean=sampling.mean,
