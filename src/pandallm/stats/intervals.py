@@ -141,7 +141,7 @@ def ratio_estimate(
 ) -> Estimate:
     """R = sum(numerators) / sum(denominators), e.g. bits per byte over documents, with a clustered interval.
 
-    Jackknife over clusters, linearised (Cochran 1977, Sampling Techniques, section 6.17): residual
+    Jackknife over clusters, linearised (Cochran 1977, Sampling Techniques, chapter 6): residual
     r_g = sum_{i in g} (x_i - R d_i), h_g cluster g's share of the denominators,
     se² = (G-1)/G * sum (r_g / (1 - h_g))² / (sum d)²; interval R ± t(df) se, df = 1 / sum h_g² - 1, Kish's effective number
     of clusters less one. Without the two corrections it is too narrow where a few documents hold most of the text.

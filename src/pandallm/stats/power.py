@@ -14,7 +14,7 @@ from pandallm.stats.paired import minimum_detectable_difference
 def design_effect(cluster_sizes: Sequence[int], icc: float) -> float:
     """By how much clusters inflate the variance of a mean: 1 + icc (sum m² / sum m - 1), m the clusters' sizes.
 
-    Kish (1965), Survey Sampling, section 5.4, with the size that a question meets on average in place of equal sizes.
+    Kish (1965), Survey Sampling, with the size that a question meets on average in place of equal sizes.
     `icc`: intraclass correlation. Raises ValueError for no clusters or a size below 1.
     """
     m = np.asarray(cluster_sizes, dtype=np.float64)

@@ -40,7 +40,7 @@ def prompt_effect(
     two add up as in two-way clustering (Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29:238) without its
     subtracted third term (question by prompt noise, counted twice here), so the interval errs on the wide side.
     Interval: mean ± t se, t the mean of the quantiles with the passages' and with P - 1 degrees of freedom, weighted by
-    the two variances (Cochran & Cox 1950, Experimental Designs, section 4.14). Satterthwaite's single number of degrees
+    the two variances (Cochran & Cox 1950, Experimental Designs). Satterthwaite's single number of degrees
     of freedom misses more than it says where four prompts differ by much.
     `spread` contains the noise of the questions as well; it is not a pure variance component.
     Where all prompts score the same, the interval is `clustered_mean`'s; one passage gives [0, 1].
