@@ -139,16 +139,16 @@ def test_false_positives_under_the_null() -> None:
 
 
 def test_ratio_by_hand() -> None:
-    # R = 6/4; residuals 2 - 1.5 = .5 and 4 - 4.5 = -.5, shares 1/4 and 3/4; .5 / (3/4) = 2/3, .5 / (1/4) = 2;
-    # se^2 = 1/2 * (4/9 + 4) / 16 = 5/36; df = 1 / (1/16 + 9/16) - 1 = .6.
-    e = ratio_estimate([2, 4], [1, 3])
+    # R = 9/6; residuals 2 - 1.5 = .5, 4 - 4.5 = -.5 and 0, shares 1/6, 1/2, 1/3; .5 / (5/6) = .6, -.5 / (1/2) = -1;
+    # se^2 = 2/3 * (.36 + 1) / 36; df = 1 / (1/36 + 1/4 + 1/9) - 1 = 11/7.
+    e = ratio_estimate([2, 4, 3], [1, 3, 2])
     assert e.mean == 1.5
-    assert e.se == pytest.approx(math.sqrt(5 / 36))
-    assert e.high == pytest.approx(1.5 + distributions.t.ppf(0.975, 0.6) * math.sqrt(5 / 36))
+    assert e.se == pytest.approx(math.sqrt(2 / 3 * 1.36 / 36))
+    assert e.high == pytest.approx(1.5 + distributions.t.ppf(0.975, 11 / 7) * e.se)
     # Equal denominators: the mean's interval. 2, 4, 3 over 1 each: Student's.
     same, mean = ratio_estimate([2, 4, 3], [1, 1, 1]), clustered_mean([2, 4, 3], bounds=None)
     assert (same.low, same.high) == pytest.approx((mean.low, mean.high))
-    change = ratio_change([2, 4], [1, 2])
+    change = ratio_change([2, 4, 2], [1, 2, 1])
     assert (change.mean, change.low, change.high) == pytest.approx((-0.5, -0.5, -0.5))
     with pytest.raises(ValueError, match="positive"):
         ratio_estimate([1.0], [0.0])
@@ -185,3 +185,12 @@ def test_minimum_detectable_difference_of_a_known_case() -> None:
 
 def test_json_has_no_nan() -> None:
     assert json.dumps([as_json(x) for x in (math.nan, math.inf, 0.25)], allow_nan=False) == "[null, null, 0.25]"
+
+
+def test_a_ratio_that_one_document_decides_has_no_interval() -> None:
+    # Shares .97, .01, .01, .01: 1 / (.97² + 3 * .01²) = 1.0624 effective documents.
+    e = ratio_estimate([200.0, 1.0, 3.0, 2.0], [97.0, 1.0, 1.0, 1.0])
+    assert e.df == pytest.approx(0.0624, abs=1e-3)
+    assert math.isnan(e.low)
+    assert math.isnan(e.high)
+    assert e.mean == pytest.approx(2.06)

@@ -145,8 +145,9 @@ def ratio_estimate(
     r_g = sum_{i in g} (x_i - R d_i), h_g cluster g's share of the denominators,
     se² = (G-1)/G * sum (r_g / (1 - h_g))² / (sum d)²; interval R ± t(df) se, df = 1 / sum h_g² - 1, Kish's effective number
     of clusters less one. Without the two corrections it is too narrow where a few documents hold most of the text.
-    nan with one cluster. Raises ValueError for no values and for denominators that do not add up to something positive
-    or of which one cluster holds everything.
+    nan with one cluster, and where one cluster weighs so much that fewer than two effective ones are left (df < 1): the
+    interval would be wider than any number it could hold. Raises ValueError for no values and for denominators that do
+    not add up to something positive or of which one cluster holds everything.
     """
     x = np.asarray(numerators, dtype=np.float64)
     d = np.asarray(denominators, dtype=np.float64)
@@ -165,6 +166,8 @@ def ratio_estimate(
     residual = np.bincount(index, weights=x - ratio * d, minlength=groups) / (1 - share)
     se = math.sqrt((groups - 1) / groups * float(residual @ residual)) / total
     df = 1 / float(share @ share) - 1
+    if df < 1:
+        return Estimate(ratio, math.nan, math.nan, se, x.size, groups, df)
     t = float(special.stdtrit(df, 0.5 + confidence / 2))
     return Estimate(ratio, ratio - t * se, ratio + t * se, se, x.size, groups, df)
 
