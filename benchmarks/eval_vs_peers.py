@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,10 @@ def best(scores: Sequence[float]) -> int:
     return max(range(len(scores)), key=lambda i: (scores[i], -i))
 
 
-def measure(theirs: Harness, ours: Ours, task: TaskSpec, sizes: dict[str, int], repeats: int, n: int) -> dict[str, Any]:
-    """Seconds of both sides, per repeat, and the scores of the last."""
+def measure(
+    theirs: Harness, ours: Ours, task: TaskSpec, sizes: dict[str, int], repeats: int, n: int
+) -> Iterator[dict[str, Any]]:
+    """After each repeat: seconds of both sides so far, and the scores of the last."""
     names = [f"{p}-{kind}" for p in ASKED for kind in ("text", "letter")]
     seconds: dict[str, dict[str, list[float]]] = {k: {"ours": [], "theirs": []} for k in ("text", "letter", "both")}
     scores: dict[str, dict[str, list[float]]] = {"ours": {}, "theirs": {}}
@@ -173,7 +175,7 @@ def measure(theirs: Harness, ours: Ours, task: TaskSpec, sizes: dict[str, int], 
                 mine(kind, [name])
         seconds["both"]["theirs"].append(whole)
         mine("both", names)
-    return {"seconds": seconds, "scores": scores, "memory": memory}
+        yield {"seconds": seconds, "scores": scores, "memory": memory}
 
 
 def best_batch_sizes(
@@ -204,6 +206,39 @@ def moved(ours: Ours, reference: dict[str, list[float]]) -> dict[str, Any]:
     return {"ways": list(ways), "changed": changed, "largest_difference_nats": largest}
 
 
+def judge(found: dict[str, Any], stability: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """(figures, whether all goals are met) of what `measure` found."""
+    mine, other = found["scores"]["ours"], found["scores"]["theirs"]
+    assert mine.keys() == other.keys(), "other questions"
+
+    def ratio(figure: str) -> float:
+        seconds = found["seconds"][figure]
+        return statistics.median(seconds["theirs"]) / statistics.median(seconds["ours"])
+
+    figures = {
+        "repeats": len(found["seconds"]["both"]["ours"]),
+        "seconds": found["seconds"],
+        "ratio_text": ratio("text"),
+        "ratio_letter": ratio("letter"),
+        "ratio_four_prompts_both": ratio("both"),
+        "peak_memory_gb": found["memory"]["ours"],
+        "peak_memory_gb_of_the_peer": found["memory"]["theirs"],
+        "compared": len(mine),
+        "changed_choices": sum(best(mine[k]) != best(other[k]) for k in mine),
+        "largest_difference_nats": max(abs(a - b) for k in mine for a, b in zip(mine[k], other[k], strict=True)),
+        "choices_that_move_with_batch_or_order": len(stability["changed"]),
+        "stability": stability,
+    }
+    met = (
+        all(figures[k] >= GOALS[k] for k in GOALS if k.startswith("ratio"))
+        and figures["peak_memory_gb"] <= GOALS["peak_memory_gb"]
+        and figures["largest_difference_nats"] < GOALS["largest_difference_nats"]
+        and not figures["changed_choices"]
+        and not figures["choices_that_move_with_batch_or_order"]
+    )
+    return figures, met
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -222,6 +257,7 @@ def main() -> None:
     if not (args.data / "eval").is_dir():
         sys.exit(f"{args.data}/eval is not there: name the folder with --data or PANDA_DATA.")
     n, repeats = (6, 1) if args.quick else (args.questions, args.repeats)
+    command = f"python benchmarks/eval_vs_peers.py{' --quick' * args.quick}"
     args.work.mkdir(parents=True, exist_ok=True)
     task, questions = load_questions(args.data, n)
     n = len(questions)
@@ -232,40 +268,28 @@ def main() -> None:
     with Harness(peer_environment(args.peer_env), folder, args.work / "tasks", threads=args.threads) as theirs:
         ours.run(["plain-letter"])  # both sides start warm: theirs by the search for its batch size
         sizes, tried = best_batch_sizes(theirs, task, args.quick)
-        found = measure(theirs, ours, task, sizes, repeats, n)
-        about = theirs.about
-    stability = moved(ours, found["scores"]["ours"])
+        for found in measure(theirs, ours, task, sizes, repeats, n):
+            figures, met = judge(found, moved(ours, found["scores"]["ours"]))
+            figures |= {
+                "questions": n,
+                "passages": len({q.cluster for q in questions}),
+                "model": "SmolLM2-135M-Instruct",
+                "dtype": "float32",
+                "threads": args.threads,
+                "peer": {
+                    "packages": list(HARNESS),
+                    **theirs.about,
+                    "batch_size": sizes,
+                    "seconds_by_batch_size": tried,
+                },
+                "seconds_a_question": {
+                    f: {side: round(statistics.median(t) / n, 4) for side, t in of.items()}
+                    for f, of in found["seconds"].items()
+                },
+            }
+            # After each repeat: a run that is stopped leaves what it has measured.
+            write(args.json, result("eval_vs_peers", figures, GOALS, met, command))
     ours.close()
-    mine, other = found["scores"]["ours"], found["scores"]["theirs"]
-    assert mine.keys() == other.keys(), "other questions"
-    medians = {f: {side: statistics.median(t) for side, t in of.items()} for f, of in found["seconds"].items()}
-    figures = {
-        "questions": n,
-        "passages": len({q.cluster for q in questions}),
-        "model": "SmolLM2-135M-Instruct",
-        "dtype": "float32",
-        "threads": args.threads,
-        "peer": {"packages": list(HARNESS), **about, "batch_size": sizes, "seconds_by_batch_size": tried},
-        "seconds": found["seconds"],
-        "seconds_a_question": {f: {s: round(t / n, 4) for s, t in of.items()} for f, of in medians.items()},
-        "ratio_text": medians["text"]["theirs"] / medians["text"]["ours"],
-        "ratio_letter": medians["letter"]["theirs"] / medians["letter"]["ours"],
-        "ratio_four_prompts_both": medians["both"]["theirs"] / medians["both"]["ours"],
-        "peak_memory_gb": found["memory"]["ours"],
-        "peak_memory_gb_of_the_peer": found["memory"]["theirs"],
-        "compared": len(mine),
-        "changed_choices": sum(best(mine[k]) != best(other[k]) for k in mine),
-        "largest_difference_nats": max(abs(a - b) for k in mine for a, b in zip(mine[k], other[k], strict=True)),
-        "choices_that_move_with_batch_or_order": len(stability["changed"]),
-        "stability": stability,
-    }
-    met = (
-        all(figures[k] >= GOALS[k] for k in GOALS if k.startswith("ratio"))
-        and figures["peak_memory_gb"] <= GOALS["peak_memory_gb"]
-        and figures["largest_difference_nats"] < GOALS["largest_difference_nats"]
-        and not figures["changed_choices"]
-        and not figures["choices_that_move_with_batch_or_order"]
-    )
     print(f"\n{n} questions in {figures['passages']} passages; seconds a question, medians of {repeats}")
     for figure, what in (("text", "option texts"), ("letter", "letters"), ("both", "four prompts, both kinds")):
         a, b = (figures["seconds_a_question"][figure][s] for s in ("theirs", "ours"))
@@ -273,10 +297,6 @@ def main() -> None:
     print(f"  peak memory: the harness {found['memory']['theirs']:.2f} GB, ours {found['memory']['ours']:.2f} GB")
     print(f"  largest difference {figures['largest_difference_nats']:.1e}, changed {figures['changed_choices']}")
     print("all goals met" if met else "NOT all goals met")
-    write(
-        args.json,
-        result("eval_vs_peers", figures, GOALS, met, f"python benchmarks/eval_vs_peers.py{' --quick' * args.quick}"),
-    )
 
 
 if __name__ == "__main__":
