@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pandallm.evaluate.compare import CompareSpec
+from pandallm.evaluate.spec import CompareSpec
 from pandallm.pipeline.compare import compare_folders
 from tests.browser.conftest import Browser
 from tests.evaluate.compare_example import question, rows_of, write_folder, write_models

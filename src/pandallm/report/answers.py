@@ -56,7 +56,7 @@ def render(summary: Json, prompts: list[Json], answers: list[Json], judgements: 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(t=_t, language_of=_language)
     environment.filters.update(percent=percent, p=p_value)
-    script = (assets / "answers.js").read_text(encoding="utf-8")
+    script = "".join((assets / name).read_text(encoding="utf-8") for name in ("page.js", "answers.js"))
     template = environment.from_string((assets / "answers.html.j2").read_text(encoding="utf-8"))
     data = _page_data(summary, judgements) | {"text": {k: dict(zip(LANGUAGES, TEXT[k])) for k in SCRIPT_TEXTS}}
     return template.render(

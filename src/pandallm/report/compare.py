@@ -51,7 +51,7 @@ def render_compare(comparison: Json, asked: Sequence[Asked], questions: Question
         letters=LETTERS,
         sentence=partial(_sentence, margin=margin),
     )
-    script = (assets / "compare.js").read_text(encoding="utf-8")
+    script = "".join((assets / name).read_text(encoding="utf-8") for name in ("page.js", "compare.js"))
     data = disagreements(comparison["models"], asked, questions, with_text)
     pairs = [p for cell in comparison["cells"] for p in cell["pairs"]]
     compared = [d for entry in comparison["published"] or [] for d in entry["differences"]]

@@ -1,6 +1,5 @@
-"use strict";
 (() => {
-  const root = document.documentElement;
+  const { el } = page;
   const data = JSON.parse(document.getElementById("data").textContent);
   const cards = [...document.querySelectorAll(".prompt")];
   const byId = (id) => document.getElementById(id);
@@ -18,13 +17,6 @@
     try { localStorage.setItem(KEY, JSON.stringify(state)); } catch { kept = false; }
   };
 
-  /* Everything from models and prompts is set as text, never parsed as HTML. */
-  const el = (tag, cls, text) => {
-    const node = document.createElement(tag);
-    if (cls) node.className = cls;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
   const say = (key, values) => {
     const out = [];
     for (const lang of ["en", "zh"]) {
@@ -34,21 +26,6 @@
     }
     return out;
   };
-
-  const show = (lang) => {
-    root.dataset.lang = lang;
-    root.lang = lang === "zh" ? "zh-CN" : "en";
-    for (const o of document.querySelectorAll("[data-say]")) o.textContent = data.text[o.dataset.say][lang];
-    for (const b of document.querySelectorAll("[data-set]")) b.setAttribute("aria-pressed", String(b.dataset.set === lang));
-  };
-  const follow = () => show(location.hash === "#zh" ? "zh" : "en");
-  for (const b of document.querySelectorAll("[data-set]")) {
-    b.addEventListener("click", () => {
-      history.replaceState(null, "", b.dataset.set === "zh" ? "#zh" : "#");
-      show(b.dataset.set);
-    });
-  }
-  window.addEventListener("hashchange", follow);
 
   const voted = (id) => (state.votes[id] || []).length > 0 && state.votes[id].every((r) => r > 0);
   const complete = () => Object.fromEntries(Object.keys(data.order).filter(voted).map((id) => [id, state.votes[id]]));
@@ -196,6 +173,8 @@
     });
   }
   byId("controls").hidden = false;
-  follow();
+  page.start((lang) => {
+    for (const o of document.querySelectorAll("[data-say]")) o.textContent = data.text[o.dataset.say][lang];
+  });
   drawAll();
 })();

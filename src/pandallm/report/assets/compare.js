@@ -1,55 +1,11 @@
-"use strict";
 (() => {
-  const root = document.documentElement;
+  const { root, el } = page;
   const held = document.getElementById("question-data");
   const data = held ? JSON.parse(held.textContent) : null;
   /* Passages drawn at a time: ten thousand cards would take seconds and a phone's memory. */
   const CHUNK = 20;
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
-  /* The hash holds the language and the section: #zh/scores, #scores, #zh. */
-  const parse = () => {
-    const parts = decodeURIComponent(location.hash.slice(1)).split("/");
-    const lang = parts[0] === "zh" || parts[0] === "en" ? parts.shift() : "en";
-    return { lang, section: parts[0] || "" };
-  };
-  const hash = (lang, section) => "#" + (lang === "zh" ? "zh" + (section ? "/" + section : "") : section);
-  const show = (lang) => {
-    root.dataset.lang = lang;
-    root.lang = lang === "zh" ? "zh-CN" : "en";
-    for (const b of document.querySelectorAll("[data-set]")) b.setAttribute("aria-pressed", String(b.dataset.set === lang));
-    if (data) translate();
-  };
-  const follow = () => {
-    const { lang, section } = parse();
-    if (root.dataset.lang !== lang || !started) show(lang);
-    started = true;
-    const target = section && document.getElementById(section);
-    if (target) target.scrollIntoView();
-  };
-  let started = false;
-  for (const b of document.querySelectorAll("[data-set]")) {
-    b.addEventListener("click", () => {
-      history.replaceState(null, "", hash(b.dataset.set, parse().section) || "#");
-      show(b.dataset.set);
-    });
-  }
-  for (const a of document.querySelectorAll("nav a")) {
-    a.addEventListener("click", (event) => {
-      event.preventDefault();
-      location.hash = hash(root.dataset.lang, a.getAttribute("href").slice(1));
-      follow();
-    });
-  }
-  window.addEventListener("hashchange", follow);
-
-  /* Everything from the models is set as text, never parsed as HTML. */
-  const el = (tag, cls, text) => {
-    const node = document.createElement(tag);
-    if (cls) node.className = cls;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
   const say = (key, values) => {
     let s = data.text[key][root.dataset.lang];
     for (const k in values || {}) s = s.replace("{" + k + "}", () => values[k]);
@@ -230,5 +186,5 @@
       }
     });
   }
-  follow();
+  page.start(() => { if (data) translate(); });
 })();

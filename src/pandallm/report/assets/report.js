@@ -1,57 +1,16 @@
-"use strict";
 (() => {
-  const root = document.documentElement;
+  const { root, el } = page;
   const held = document.getElementById("question-data");
   const data = held ? JSON.parse(held.textContent) : null;
   const PAGE = 20;
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
-  /* The hash holds the language and the section: #zh/scores, #scores, #zh. */
-  const parse = () => {
-    const parts = decodeURIComponent(location.hash.slice(1)).split("/");
-    const lang = parts[0] === "zh" || parts[0] === "en" ? parts.shift() : "en";
-    return { lang, section: parts[0] || "" };
-  };
-  const hash = (lang, section) => "#" + (lang === "zh" ? "zh" + (section ? "/" + section : "") : section);
-  const show = (lang) => {
-    root.dataset.lang = lang;
-    root.lang = lang === "zh" ? "zh-CN" : "en";
-    for (const b of document.querySelectorAll("[data-set]")) b.setAttribute("aria-pressed", String(b.dataset.set === lang));
-    if (data) translate();
-  };
-  const follow = () => {
-    const { lang, section } = parse();
-    show(lang);
-    const target = section && document.getElementById(section);
-    if (target) target.scrollIntoView();
-  };
-  for (const b of document.querySelectorAll("[data-set]")) {
-    b.addEventListener("click", () => {
-      history.replaceState(null, "", hash(b.dataset.set, parse().section) || "#");
-      show(b.dataset.set);
-    });
-  }
-  for (const a of document.querySelectorAll("nav a")) {
-    a.addEventListener("click", (event) => {
-      event.preventDefault();
-      location.hash = hash(root.dataset.lang, a.getAttribute("href").slice(1));
-    });
-  }
-  window.addEventListener("hashchange", follow);
-
   const form = document.getElementById("filters");
   const list = document.getElementById("list");
   const pager = document.getElementById("pager");
-  let page = 0;
+  let number = 0;
   let found = [];
 
-  /* Everything from the run is set as text, never parsed as HTML. */
-  const el = (tag, cls, text) => {
-    const node = document.createElement(tag);
-    if (cls) node.className = cls;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
   const say = (key, values) => {
     let s = data.text[key][root.dataset.lang];
     for (const k in values || {}) s = s.replace("{" + k + "}", () => values[k]);
@@ -94,7 +53,7 @@
       (view === null || q.rows.some((r) => r.v === view)) &&
       (!form.elements.disagree.checked || disagrees(q, view)) &&
       words.every((w) => textOf(q).includes(w)));
-    page = 0;
+    number = 0;
     draw();
   };
   const answer = (r) => {
@@ -165,12 +124,12 @@
   const draw = () => {
     const view = form.elements.view.value === "" ? null : Number(form.elements.view.value);
     const pages = Math.max(1, Math.ceil(found.length / PAGE));
-    list.replaceChildren(...found.slice(page * PAGE, (page + 1) * PAGE).map((q) => card(q, view)));
+    list.replaceChildren(...found.slice(number * PAGE, (number + 1) * PAGE).map((q) => card(q, view)));
     document.getElementById("found").textContent = say("found", { n: found.length.toLocaleString("en") });
     pager.hidden = pages < 2;
-    pager.querySelector("span").textContent = say("page", { p: page + 1, n: pages });
-    pager.querySelector("[data-step='-1']").disabled = page === 0;
-    pager.querySelector("[data-step='1']").disabled = page >= pages - 1;
+    pager.querySelector("span").textContent = say("page", { p: number + 1, n: pages });
+    pager.querySelector("[data-step='-1']").disabled = number === 0;
+    pager.querySelector("[data-step='1']").disabled = number >= pages - 1;
   };
   const translate = () => {
     form.elements.search.placeholder = say("search");
@@ -186,11 +145,11 @@
     form.addEventListener("submit", (event) => event.preventDefault());
     for (const b of pager.querySelectorAll("[data-step]")) {
       b.addEventListener("click", () => {
-        page += Number(b.dataset.step);
+        number += Number(b.dataset.step);
         draw();
         document.getElementById("questions").scrollIntoView();
       });
     }
   }
-  follow();
+  page.start(() => { if (data) translate(); });
 })();
