@@ -62,6 +62,8 @@ def test_help_is_quick_to_import_and_shows_an_example_per_verb(capsys: pytest.Ca
         "check",
         "schema",
         "eval",
+        "compare",
+        "answers",
         "report",
         "verify",
         "chat",
@@ -69,6 +71,10 @@ def test_help_is_quick_to_import_and_shows_an_example_per_verb(capsys: pytest.Ca
         "delta apply",
         "delta verify",
         "delta inspect",
+        "harness task",
+        "harness results",
+        "harness run",
+        "harness register",
     ):
         status, out, _ = panda(capsys, *verb.split(), "--help")
         assert status == 0

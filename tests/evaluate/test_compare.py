@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandallm.errors import BadInput
-from pandallm.evaluate.compare import CompareSpec, compare_models
+from pandallm.evaluate.compare import compare_models
 from pandallm.evaluate.compare_align import ScoredModel
 from pandallm.evaluate.compare_published import measured_design_effect
+from pandallm.evaluate.spec import CompareSpec
 from pandallm.stats.paired import holm, paired_difference
 from pandallm.stats.unpaired import unpaired_difference
 from pandallm.tasks.spec import TaskSpec

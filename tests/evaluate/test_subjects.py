@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from pandallm.evaluate.compare import CompareSpec, compare_models
+from pandallm.evaluate.compare import compare_models
 from pandallm.evaluate.compare_align import ScoredModel
-from pandallm.evaluate.spec import EvaluateSpec
+from pandallm.evaluate.spec import CompareSpec, EvaluateSpec
 from pandallm.evaluate.subjects import as_whole, with_whole
 from pandallm.evaluate.summary import summarize
 from pandallm.tasks.types import Question

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pandallm.cli import main
 from pandallm.errors import BadInput, PandaError
-from pandallm.evaluate.compare import CompareSpec
+from pandallm.evaluate.spec import CompareSpec
 from pandallm.pipeline.compare import compare_folders, read_models
 from pandallm.pipeline.show_compare import print_comparison
 from pandallm.pipeline.verify_compare import verify_comparison

@@ -120,6 +120,13 @@ def test_mistakes_in_overrides_name_the_override(tmp_path: Path, override: str, 
         load(tmp_path, GOOD, override)
 
 
+def test_a_base_from_scratch_cannot_chat() -> None:
+    with pytest.raises(
+        BadInput, match=r"override 'evaluate.chat=both': evaluate.chat: a base made from scratch has no"
+    ):
+        load_recipe(None, ["evaluate.chat=both"])
+
+
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
         load_recipe(str(tmp_path / "none.yaml"))

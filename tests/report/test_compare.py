@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pandallm.evaluate.compare import CompareSpec
+from pandallm.evaluate.spec import CompareSpec
 from pandallm.pipeline.compare import compare_folders
 from pandallm.report.compare import Scale
 from pandallm.report.compare_questions import disagreements

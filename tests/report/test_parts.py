@@ -25,7 +25,7 @@ from pandallm.report.questions import question_data, script_json
 from pandallm.report.run import interval_includes_chance, read_run
 from pandallm.report.summary import summary
 from pandallm.report.tables import COLUMNS, latex_table, markdown_table
-from pandallm.report.text import TEXT, duration, percent, signed, size
+from pandallm.report.text import TEXT, asked_how, duration, percent, signed, size
 from pandallm.store import read_json, write_json
 from tests.report.example_run import example_scores, write_example_run
 
@@ -130,6 +130,20 @@ def test_markdown_and_latex_hold_every_row_and_escape_markup() -> None:
     assert r"26.0\% & 20.0\% to 32.0\%" in latex
     body = latex.splitlines()[4]
     assert body.replace(r"\&", "").count("&") == len(COLUMNS) - 1
+
+
+def test_rows_asked_in_other_ways_are_told_apart() -> None:
+    plain = example_scores()["table"][0] | {"prompt": "letter"}
+    ways = [{}, {"shots": 5}, {"shots": 5, "chat": True}, {"order": 2}]
+    assert [asked_how(plain | way) for way in ways] == [
+        "letter",
+        "letter 5-shot",
+        "letter 5-shot chat",
+        "letter order 2",
+    ]
+    lines = markdown_table({"table": [plain | way for way in ways]}).splitlines()[2:]
+    assert len(set(lines)) == len(ways)
+    assert "| letter 5-shot chat |" in lines[2]
 
 
 def test_questions_are_thinned_evenly_and_say_so(run: Path) -> None:

@@ -39,7 +39,7 @@ def compare(
     from pydantic import ValidationError
 
     from pandallm.errors import BadInput
-    from pandallm.evaluate.compare import CompareSpec
+    from pandallm.evaluate.spec import CompareSpec
     from pandallm.pipeline.compare import compare_folders
     from pandallm.pipeline.show_compare import print_comparison
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from pydantic import Field
-
 from pandallm.errors import BadInput
 from pandallm.evaluate.compare_align import Aligned, Condition, Row, ScoredModel, align
 from pandallm.evaluate.compare_published import published_cells
-from pandallm.spec import Spec, nearest
+from pandallm.evaluate.spec import CompareSpec
+from pandallm.spec import nearest
 from pandallm.stats.equivalence import equivalence
 from pandallm.stats.groups import tied_groups
 from pandallm.stats.intervals import Estimate, as_json, best_constant, chance, clustered_mean
@@ -20,17 +19,6 @@ from pandallm.stats.paired import holm, mcnemar, minimum_detectable_difference, 
 POWER = 0.8
 #: Sign flips for each comparison of the family: the smallest p, 1 / (1 + flips), stays below .01 after Holm's correction.
 FLIPS_PER_COMPARISON = 100
-
-
-class CompareSpec(Spec):
-    """How models are compared. Shares, not points: `margin` .02 is two points."""
-
-    tasks: tuple[str, ...] = ()  # all where empty
-    baseline: str | None = None  # compare each model with this one only; null: every pair
-    margin: float = Field(0.02, gt=0, lt=1)  # differences smaller than this do not matter
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    published: bool = False  # the 2023 paper's counts beside ours
-    common: bool = False  # leave out what not all models were asked
 
 
 def compare_models(models: Sequence[ScoredModel], spec: CompareSpec) -> dict[str, Any]:

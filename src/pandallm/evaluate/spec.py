@@ -58,3 +58,14 @@ class EvaluateSpec(Spec):
     headline: SelectSpec | None = None
     controls: dict[str, SelectSpec] = Field(default_factory=dict)  # scored on the last of `models`
     confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class CompareSpec(Spec):
+    """How models are compared. Shares, not points: `margin` .02 is two points."""
+
+    tasks: tuple[str, ...] = ()  # all where empty
+    baseline: str | None = None  # compare each model with this one only; null: every pair
+    margin: float = Field(0.02, gt=0, lt=1)  # differences smaller than this do not matter
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    published: bool = False  # the 2023 paper's counts beside ours
+    common: bool = False  # leave out what not all models were asked

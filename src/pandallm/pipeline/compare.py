@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from pandallm.errors import BadInput
-from pandallm.evaluate.compare import CompareSpec, compare_models
+from pandallm.evaluate.compare import compare_models
 from pandallm.evaluate.compare_align import ScoredModel, align
+from pandallm.evaluate.spec import CompareSpec
 from pandallm.store import digest_file, read_json, read_jsonl, write_json
 
 NUMBERS = "comparison.json"

@@ -375,13 +375,13 @@ class Run:
         return scores
 
     def _execute(self) -> dict[str, Any]:
-        from pandallm.pipeline.evaluation import evaluate_all
+        from pandallm.pipeline.evaluation import check_chat_template, evaluate_all
         from pandallm.pipeline.release import release
         from pandallm.pipeline.run_folder import write_run_folder
 
         plans = self.plans()
         if not self.recipe.base.scratch:
-            self.start()
+            check_chat_template(self.recipe.evaluate, self.start()[0])
         for _, corpus, _ in plans.values():
             self.corpus(corpus)
         for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():

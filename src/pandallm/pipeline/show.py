@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pandallm.pipeline.show_sections import print_sections
+from pandallm.report.text import asked_how
 from pandallm.store import read_json
 
 if TYPE_CHECKING:
@@ -149,12 +150,6 @@ def print_scores(scores: dict[str, Any]) -> None:
 
 def task_and_group(row: dict[str, Any]) -> str:
     return f"{row['task']} ({row['group']})" if row.get("group") else str(row["task"])
-
-
-def asked_how(row: dict[str, Any]) -> str:
-    """The prompt, with examples and chat template where there are any."""
-    shots = f" {row['shots']}-shot" if row.get("shots") else ""
-    return f"{row['prompt']}{shots}{' chat' if row.get('chat') else ''}"
 
 
 def percent(value: float) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pandallm.errors import BadInput, PandaError
-from pandallm.evaluate.compare import CompareSpec, compare_models
+from pandallm.evaluate.compare import compare_models
+from pandallm.evaluate.spec import CompareSpec
 from pandallm.pipeline.compare import NUMBERS, Source, load_model_rows
 from pandallm.pipeline.verify import compare, verify_run
 from pandallm.store import digest_file, read_json

@@ -21,7 +21,7 @@ from pandallm.report.run import (
     headline_controls,
     headline_models,
 )
-from pandallm.report.text import percent, text
+from pandallm.report.text import asked_how, percent, text
 
 INK, GRID, FAINT = "#1b1f24", "#e3e1dc", "#6b7280"
 PALETTE = ["#6b7280", "#0072b2", "#d55e00", "#009e73", "#a64d9c", "#a07800", "#3f9fd8", "#7a5c3e"]
@@ -78,7 +78,7 @@ def prompt_chart(rows: Sequence[Json], models: Sequence[str], language: str) -> 
     points = [
         {
             **_point(str(r["model"]), r, "model"),
-            "row": str(r["prompt"]) + ("" if r["method"] == "likelihood" else f" · {text('generation', language)}"),
+            "row": asked_how(r) + ("" if r["method"] == "likelihood" else f" · {text('generation', language)}"),
         }
         for r in rows
     ]

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from pandallm.report.run import Run
+from pandallm.report.text import asked_how
 
 MAX_QUESTIONS = 2000
 
@@ -39,7 +40,7 @@ def question_data(run: Run, with_text: bool, limit: int = MAX_QUESTIONS) -> dict
             "rows": [
                 {
                     "m": models[row["model"]],
-                    "v": views[f"{row['prompt']} · {row['method']}"],
+                    "v": views[f"{asked_how(row)} · {row['method']}"],
                     "c": row.get("choice"),
                     "ok": bool(row["correct"]),
                     **({"s": [_short(s) for s in row["scores"]]} if row.get("scores") else {}),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pandallm.report.run import interval_includes_chance
-from pandallm.report.text import count, percent
+from pandallm.report.text import asked_how, count, percent
 
 COLUMNS = (
     "task",
@@ -68,7 +68,7 @@ def _cells(scores: Mapping[str, Any], escape: Callable[[str], str]) -> list[list
         cells = [
             r.get("task"),
             r.get("group"),
-            r.get("prompt"),
+            asked_how(r),
             r.get("method"),
             r.get("model"),
             percent(r.get("accuracy")),

@@ -1,5 +1,6 @@
 """Every fixed sentence of the report, in English and Chinese, and how numbers are written."""
 
+from collections.abc import Mapping
 from typing import Any
 
 LANGUAGES = ("en", "zh")
@@ -209,6 +210,13 @@ TEXT: dict[str, tuple[str, str]] = {
 def text(key: str, language: str, /, **values: Any) -> str:
     """One fixed text in one language, with values filled in (plain text, not yet escaped)."""
     return TEXT[key][LANGUAGES.index(language)].format(**values)
+
+
+def asked_how(row: Mapping[str, Any]) -> str:
+    """The prompt of a row, with examples, chat template and rotation of the options where there are any."""
+    shots = f" {row['shots']}-shot" if row.get("shots") else ""
+    order = f" order {row['order']}" if row.get("order") else ""
+    return f"{row['prompt']}{shots}{' chat' if row.get('chat') else ''}{order}"
 
 
 def percent(value: float | None) -> str:

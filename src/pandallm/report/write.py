@@ -17,7 +17,7 @@ from pandallm.report.questions import MAX_QUESTIONS, question_data, script_json
 from pandallm.report.run import Json, Run, interval_includes_chance, read_run
 from pandallm.report.summary import summary
 from pandallm.report.tables import latex_table, markdown_table
-from pandallm.report.text import LANGUAGES, count, duration, p_value, percent, signed, size, text
+from pandallm.report.text import LANGUAGES, asked_how, count, duration, p_value, percent, signed, size, text
 from pandallm.store import write_text
 
 
@@ -46,10 +46,11 @@ def render(run: Run, with_text: bool = True) -> str:
     }
     for name, write in {**filters, "duration": duration}.items():
         environment.filters[name] = partial(_or_none, write)
+    environment.filters["asked"] = asked_how
     environment.globals.update(
         t=bilingual, both=both, includes_chance=interval_includes_chance, interval_picture=interval_picture
     )
-    script = (assets / "report.js").read_text(encoding="utf-8")
+    script = "".join((assets / name).read_text(encoding="utf-8") for name in ("page.js", "report.js"))
     scores = run.scores
     data = question_data(run, with_text)
     confidence = f"{100 * scores.get('confidence', 0.95):g}%"
