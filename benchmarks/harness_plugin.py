@@ -47,7 +47,9 @@ def main() -> None:
     # The harness takes the first examples for every question; they are not among the questions.
     examples, asked = questions[:SHOTS], questions[SHOTS : SHOTS + n]
     args.work.mkdir(parents=True, exist_ok=True)
-    names = {kind: export_task(task, kind, asked, args.work / "tasks", examples).path.stem for kind in ("text", "letter")}
+    names = {
+        kind: export_task(task, kind, asked, args.work / "tasks", examples).path.stem for kind in ("text", "letter")
+    }
     folder = smollm2_folder(args.work)
     seconds: dict[str, dict[str, list[float]]] = {k: {"hf": [], "pandallm": []} for k in names}
     scores: dict[str, dict[str, list[float]]] = {"hf": {}, "pandallm": {}}
