@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandallm.data.clean import audit_ledger, clean_corpus
+from pandallm.data.clean_spec import LanguageStep, LengthStep, NormalizeStep, RepetitionStep
 from pandallm.data.corpus import corpus_examples, held_out_examples
 from pandallm.data.decontaminate import ContaminationIndex
 from pandallm.data.spec import (
@@ -18,12 +19,8 @@ from pandallm.data.spec import (
     DecontaminateSpec,
     ExactDedup,
     HeldOutSpec,
-    LanguageStep,
-    LengthStep,
     MinhashDedup,
     NoDedup,
-    NormalizeStep,
-    RepetitionStep,
     SourceSpec,
 )
 from pandallm.data.steps import normalize, run_steps
@@ -133,7 +130,7 @@ def test_chained_near_duplicates_keep_what_has_no_like_left(tmp_path: Path) -> N
     """b is like a, c is like b, c is not like a: c stays, since b went."""
     a = prose(5, 300)
     b, c = prose(6, 28) + a[28:], prose(6, 28) + a[28:272] + prose(7, 28)
-    clean(tmp_path, [{"text": t} for t in (a, b, c)], spec(dedup=MinhashDedup(bands=64)))
+    clean(tmp_path, [{"text": t} for t in (a, b, c)], spec(dedup=MinhashDedup(permutations=128, bands=64)))
     assert [e.text for e in corpus_examples(tmp_path / "out")] == [a, c]
 
 

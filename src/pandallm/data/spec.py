@@ -1,47 +1,15 @@
 """Settings of corpora: sources, cleaning, dedup, decontamination, vocabulary, packing."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from pandallm.data.clean_spec import CleanStep, LengthStep, NormalizeStep
 from pandallm.spec import Spec
 
 AdapterName = Literal[
     "text", "wiki", "news", "baike_qa", "webtext_qa", "translation", "alpaca", "exam", "coig", "conversations"
 ]
-
-
-class NormalizeStep(Spec):
-    """Unicode NFC, control characters out, line ends unified, runs of blank lines cut. Chinese punctuation stays."""
-
-    kind: Literal["normalize"] = "normalize"
-    form: Literal["NFC"] = "NFC"
-
-
-class LengthStep(Spec):
-    """Drop examples whose turns together have fewer or more characters."""
-
-    kind: Literal["length"] = "length"
-    min_chars: int = 1
-    max_chars: int | None = None
-
-
-class LanguageStep(Spec):
-    """Drop examples whose script is not wanted: `zh` needs Han, `en` Latin letters (min_share of all letters)."""
-
-    kind: Literal["language"] = "language"
-    keep: tuple[str, ...] = ("zh", "en")
-    min_share: float = 0.3
-
-
-class RepetitionStep(Spec):
-    """Drop examples of which one character 5-gram makes up more than `max_share` (Gopher's rule on characters)."""
-
-    kind: Literal["repetition"] = "repetition"
-    max_share: float = 0.2
-
-
-CleanStep = Annotated[NormalizeStep | LengthStep | LanguageStep | RepetitionStep, Field(discriminator="kind")]
 
 
 class ExactDedup(Spec):
@@ -56,8 +24,9 @@ class MinhashDedup(Spec):
     kind: Literal["minhash"] = "minhash"
     ngram_chars: int = Field(default=5, gt=0)
     threshold: float = Field(default=0.8, gt=0, le=1)
-    permutations: int = Field(default=128, gt=0)
-    bands: int = Field(default=16, gt=0)
+    # 21 bands of 6: pairs at Jaccard .8 become candidates with probability .998, at .5 with .28; the exact check rejects the latter.
+    permutations: int = Field(default=126, gt=0)
+    bands: int = Field(default=21, gt=0)
 
     @model_validator(mode="after")
     def _whole_bands(self) -> "MinhashDedup":
@@ -74,23 +43,50 @@ Dedup = Annotated[ExactDedup | MinhashDedup | NoDedup, Field(discriminator="kind
 
 
 class DecontaminateSpec(Spec):
-    """Drop examples that share `ngram_chars` characters in a row (NFKC, punctuation and blanks out) with benchmarks."""
+    """Examples that share `ngram_chars` characters in a row (NFKC, punctuation and blanks out) with benchmarks.
+
+    action `drop` takes them out; `report` keeps them and only lists them in contamination.json.
+    """
 
     against: tuple[str, ...] = ()
     ngram_chars: int = Field(default=13, ge=4)
+    action: Literal["drop", "report"] = "drop"
 
 
 class HeldOutSpec(Spec):
-    """Documents kept from training for bits per byte, chosen by content hash after dedup, per corpus and source."""
+    """Documents kept from training for bits per byte, chosen by content hash after dedup, per source.
 
-    documents: int = Field(default=0, ge=0)  # per source
+    `documents`: so many; `share`: so large a part of the source's documents (the larger of both where both are given).
+    """
+
+    documents: int = Field(default=0, ge=0)
+    share: float = Field(default=0.0, ge=0, lt=1)
+
+
+class DatasetSpec(Spec):
+    """A data set of the Hugging Face hub, or a folder that `datasets` reads (needs pandallm[datasets])."""
+
+    id: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class TemplatesSpec(Spec):
+    """Instruction templates: a name of pandallm/data/templates or a YAML file. Drawn per example by a hash of its content and `seed`."""
+
+    file: str
+    seed: int = 0
 
 
 class SourceSpec(Spec):
-    """One corpus in files. `share`: wanted share of training tokens (all sources or none set it)."""
+    """One corpus in files or a data set. `share`: wanted share of training tokens (all sources or none set it)."""
 
     adapter: AdapterName
-    files: str | tuple[str, ...]  # file, directory or glob (.jsonl .json .txt .gz .zst); ${variables} of the recipe
+    files: (
+        str | tuple[str, ...]
+    ) = ()  # file, directory or glob (.jsonl .json .txt .parquet; .gz .zst); ${variables} of the recipe
+    dataset: DatasetSpec | None = None  # instead of files; a plain text is its id
     options: dict[str, str] = Field(default_factory=dict)  # adapter's own, e.g. {direction: en-zh}
     language: str = "zh"
     licence: str = ""
@@ -98,6 +94,21 @@ class SourceSpec(Spec):
     max_epochs: float = Field(default=4.0, gt=0)  # how often at most a source may be repeated to reach its share
     max_records: int | None = Field(default=None, gt=0)
     clean: tuple[CleanStep, ...] | None = None  # instead of the corpus's
+    held_out: HeldOutSpec | None = None  # instead of the corpus's
+    templates: TemplatesSpec | None = None  # instead of the adapter's own
+    quality_field: str | None = None  # a number of the record that becomes the example's quality
+    min_quality: float | None = None  # cut at packing: examples below it, or without a quality, are not trained on
+
+    @field_validator("dataset", "templates", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any, info: ValidationInfo) -> Any:
+        return {"id" if info.field_name == "dataset" else "file": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "SourceSpec":
+        if bool(self.files) == bool(self.dataset):
+            raise ValueError("give either files or dataset" if not self.files else "give files or dataset, not both")
+        return self
 
 
 class CorpusSpec(Spec):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pandallm.data.spec import CleanStep, LanguageStep, LengthStep, NormalizeStep, RepetitionStep
+from pandallm.data.clean_spec import CleanStep, LanguageStep, LengthStep, NormalizeStep, RepetitionStep
 from pandallm.data.types import Turn
 from pandallm.errors import BadInput
 

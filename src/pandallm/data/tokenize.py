@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pandallm.data.corpus import part_batches
 from pandallm.data.parallel import ordered_map
 from pandallm.errors import BadInput
 from pandallm.progress import SILENT, Progress
@@ -155,17 +156,12 @@ def _tokenize_json(tokenizer: "Tokenizer", task: str, *, eos_id: int, bos_id: in
 def tokenize_corpus(
     cleaned: Path, facts: TokenizerFacts, workers: int = 1, progress: Progress = SILENT
 ) -> TokenizedCorpus:
-    """Tokenise `examples.parquet` of a cleaned corpus. Holds all tokens in memory: 5 bytes each.
+    """Tokenise the kept examples of a cleaned corpus. Holds all tokens in memory: 5 bytes each.
 
     Raises BadInput where the folder is no cleaned corpus.
     """
-    import pyarrow.parquet as pq
-
-    path = cleaned / "examples.parquet"
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist; the folder is no cleaned corpus.")
     names, source_column, language_column, sizes = [], [], [], list[int]()
-    for batch in pq.ParquetFile(path).iter_batches(65_536, columns=["id", "source", "language", "utf8_bytes"]):
+    for batch in part_batches(cleaned, "examples", ("id", "source", "language", "utf8_bytes"), 65_536):
         rows = batch.to_pydict()
         names += rows["id"]
         source_column += rows["source"]
@@ -174,7 +170,7 @@ def tokenize_corpus(
     # json: smaller and quicker to hand to a process than nested Python objects.
     tasks = (
         json.dumps(batch["turns"].to_pylist(), ensure_ascii=False)
-        for batch in pq.ParquetFile(path).iter_batches(BATCH_EXAMPLES, columns=["turns"])
+        for batch in part_batches(cleaned, "examples", ("turns",), BATCH_EXAMPLES)
     )
     function = partial(_tokenize_json, eos_id=facts.eos_id, bos_id=facts.bos_id)
     parts: list[_Part] = []

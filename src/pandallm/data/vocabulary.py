@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pandallm.data.corpus import part_batches
 from pandallm.data.spec import VocabularySpec
 from pandallm.errors import BadInput
 from pandallm.progress import SILENT, Progress
@@ -26,13 +27,8 @@ HAN_PATTERN = r"\p{Han}|\n"
 
 def _texts(corpora: Sequence[Path]) -> Iterator[str]:
     """Every turn of every kept example, in file order."""
-    import pyarrow.parquet as pq
-
     for folder in corpora:
-        file = folder / "examples.parquet"
-        if not file.is_file():
-            raise BadInput(f"{file} does not exist: the tokenizer reads cleaned corpora, so clean {folder.name} first.")
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024, columns=["turns"]):
+        for batch in part_batches(folder, "examples", ("turns",)):
             for turns in batch.column("turns").to_pylist():
                 yield from (turn["text"] for turn in turns)
 

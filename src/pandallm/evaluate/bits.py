@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from pandallm.errors import BadInput
 from pandallm.evaluate.encode import first_token
 from pandallm.evaluate.likelihood import HEAD_POSITIONS, batches
 
@@ -29,13 +28,10 @@ class Document:
 
 
 def read_held_out(folder: Path) -> list[Document]:
-    """The documents of `folder`/held_out.parquet, in file order; those without trained text are left out."""
-    import pyarrow.parquet as pq
+    """The held-out documents of a cleaned corpus, in order; those without trained text are left out."""
+    from pandallm.data.corpus import part_batches
 
-    path = folder / "held_out.parquet"
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist; give the folder of a cleaned corpus.")
-    rows = pq.read_table(path, columns=["id", "source", "language", "turns"]).to_pylist()
+    rows = [r for b in part_batches(folder, "held_out", ("id", "source", "language", "turns")) for r in b.to_pylist()]
     documents = [
         Document(
             str(r["id"]),

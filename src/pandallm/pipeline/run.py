@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pandallm import __version__
-from pandallm.data.spec import CorpusSpec
 from pandallm.errors import BadInput, Interrupted
+from pandallm.pipeline.bases import import_base, initialise_base
+from pandallm.pipeline.corpora import PACK_FIELDS, clean, pack, source_files
 from pandallm.pipeline.machine import machine, peak_memory_gib, versions
 from pandallm.pipeline.overall import Overall
 from pandallm.progress import SILENT, Progress
@@ -25,8 +26,6 @@ from pandallm.store import (
     Store,
     Work,
     canonical_json,
-    digest_file,
-    digest_json,
     exclusive,
     read_json,
     write_json,
@@ -48,9 +47,6 @@ VERSIONS = {
     "evaluate": 2,
     "delta": 1,
 }
-
-#: Fields of a training stage that shape the packs, not the optimizer.
-PACK_FIELDS = ("epochs", "tokens", "steps", "sequence_length", "batch_sequences")
 
 
 @dataclass
@@ -183,41 +179,8 @@ class Run:
         """The cleaned corpus of this name (made once)."""
         made: dict[str, Artifact] = self.__dict__.setdefault("_corpora", {})
         if name not in made:
-            made[name] = self._clean(name, self.recipe.corpora[name])
+            made[name] = clean(self, name)
         return made[name]
-
-    def _source_files(self, corpus: str, source: str, variables: Mapping[str, str]) -> list[Path]:
-        from pandallm.data.files import resolve_files
-
-        files = self.recipe.corpora[corpus].sources[source].files
-        where = f"corpora.{corpus}.sources.{source}.files"
-        patterns = [files] if isinstance(files, str) else list(files)
-        return resolve_files([str(Path.cwd() / expand(p, variables, where)) for p in patterns], where)
-
-    def _clean(self, name: str, spec: CorpusSpec) -> Artifact:
-        from pandallm.data.clean import clean_corpus
-        from pandallm.tasks.read import task_texts
-
-        files = {source: self._source_files(name, source, self.variables()) for source in spec.sources}
-        against = spec.decontaminate.against if spec.decontaminate else ()
-        contamination = {task: task_texts(self.tasks()[task][1]) for task in against}
-        settings = spec.model_dump(
-            mode="json", exclude={"packing": True, "sources": {"__all__": {"files", "share", "max_epochs", "licence"}}}
-        )
-        inputs = {f"{source}/{i}": digest_file(p) for source, paths in files.items() for i, p in enumerate(paths)}
-        inputs |= {f"task:{task}": digest_json(texts) for task, texts in contamination.items()}
-
-        def make(work: Work, progress: Progress) -> Mapping[str, Any]:
-            return clean_corpus(
-                name, spec, files, work.folder, contamination=contamination, workers=self.workers, progress=progress
-            )
-
-        artifact = self.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make)
-        if lost := artifact.manifest["facts"]["total"]["quarantined"]["records"]:
-            self.progress.say(
-                f"clean {name}: {lost} records could not be read; see {artifact.path / 'quarantine.jsonl'}"
-            )
-        return artifact
 
     # Models ---------------------------------------------------------------------------------------------------------------------
 
@@ -225,65 +188,9 @@ class Run:
         """Folder and digest of the model that exists before any training here: imported, or initialised from scratch."""
         if not hasattr(self, "_start"):
             base = self.recipe.base
-            artifact = self._initialise() if base.scratch else self._import()
+            artifact = initialise_base(self) if base.scratch else import_base(self)
             self._start = (artifact.path / "model", artifact.digest)
         return self._start
-
-    def _import(self) -> Artifact:
-        base = self.recipe.base
-
-        def make(work: Work, progress: Progress) -> Mapping[str, Any]:
-            from pandallm.model.folder import import_folder
-            from pandallm.model.gguf import import_gguf
-
-            if base.gguf:
-                return import_gguf(base.gguf, work.folder / "model")
-            assert base.model is not None
-            return import_folder(base.model, base.revision, work.folder / "model")
-
-        inputs: dict[str, str] = {}
-        settings: dict[str, Any] = {}
-        if base.model and Path(base.model).is_dir():
-            from pandallm.model.folder import check_model_folder
-            from pandallm.store import digest_folder
-
-            check_model_folder(Path(base.model))
-            inputs = {"folder": digest_folder(Path(base.model))}
-        elif base.gguf:
-            from pandallm.model.gguf import find_gguf
-
-            inputs = {"gguf": digest_file(find_gguf(base.gguf))}
-        else:
-            settings = {"model": base.model, "revision": base.revision}
-        return self.stage("import base", "import", settings, inputs, make)
-
-    def _initialise(self) -> Artifact:
-        scratch = self.recipe.base.scratch
-        assert scratch is not None
-        corpora = scratch.tokenizer.corpora or tuple(self.recipe.corpora)
-        cleaned = {c: self.corpus(c) for c in corpora}
-
-        def make_tokenizer(work: Work, progress: Progress) -> Mapping[str, Any]:
-            from pandallm.data.vocabulary import train_tokenizer
-
-            return train_tokenizer(
-                scratch.tokenizer, [a.path for a in cleaned.values()], work.folder / "tokenizer", progress=progress
-            )
-
-        vocabulary = scratch.tokenizer.model_dump(mode="json", exclude={"corpora"})
-        tokenizer = self.stage(
-            "train tokenizer", "tokenizer", vocabulary, {c: a.digest for c, a in cleaned.items()}, make_tokenizer
-        )
-
-        def make_model(work: Work, progress: Progress) -> Mapping[str, Any]:
-            from pandallm.model.scratch import init_scratch
-
-            return init_scratch(
-                scratch.architecture, tokenizer.path / "tokenizer", work.folder / "model", self.recipe.seed
-            )
-
-        settings = {"architecture": scratch.architecture.model_dump(mode="json"), "seed": self.recipe.seed}
-        return self.stage("initialise base", "init", settings, {"tokenizer": tokenizer.digest}, make_model)
 
     def plans(self) -> dict[str, tuple[TrainSpec, str, str | None]]:
         """Training stages in order: name -> (settings, corpus, the stage it starts from; None for the first pretraining of a base)."""
@@ -299,36 +206,6 @@ class Run:
             name: (spec.model_copy(update={"dtype": resolve_dtype(spec.dtype, device)}), corpus, origin)
             for name, (spec, corpus, origin) in plans.items()
         }
-
-    def packs(self, name: str, spec: TrainSpec, corpus: str) -> Artifact:
-        """Token packs of one stage, in the order in which it reads them."""
-        cleaned, c = self.corpus(corpus), self.recipe.corpora[corpus]
-        folder, _ = self.start()
-        mix = {s: {"share": v.share, "max_epochs": v.max_epochs} for s, v in c.sources.items()}
-        settings = {
-            **spec.model_dump(mode="json", include=set(PACK_FIELDS)),
-            "packing": c.packing,
-            "mix": mix,
-            "seed": self.recipe.seed,
-        }
-
-        def make(work: Work, progress: Progress) -> Mapping[str, Any]:
-            from pandallm.data.pack import pack_corpus
-
-            return pack_corpus(
-                cleaned.path,
-                folder,
-                work.folder,
-                packing=c.packing,
-                sources=c.sources,
-                seed=self.recipe.seed,
-                workers=self.workers,
-                progress=progress,
-                **{f: getattr(spec, f) for f in PACK_FIELDS},
-            )
-
-        inputs = {"corpus": cleaned.digest, "tokenizer": _tokenizer_digest(folder)}
-        return self.stage(f"pack {name}", "pack", settings, inputs, make)
 
     def train(
         self, name: str, spec: TrainSpec, packs: Artifact, start: tuple[Path, str], cost: float
@@ -386,7 +263,7 @@ class Run:
             self.corpus(corpus)
         for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
             self.corpus(corpus)
-        packs = {name: self.packs(name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
+        packs = {name: pack(self, name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
         training = {name: 3.0 * a.manifest["facts"]["ledger"]["total"]["exposures"] for name, a in packs.items()}
         scoring = self._scoring_cost()
         models: dict[str, tuple[Path, str]] = {} if self.recipe.base.scratch else {"base": self.start()}
@@ -429,7 +306,7 @@ class Run:
         for name, corpus in self.recipe.corpora.items():
             for source, spec in corpus.sources.items():
                 if "${world}" not in canonical_json(spec.files):
-                    self._source_files(name, source, self.recipe.paths)
+                    source_files(self.recipe, name, source, self.recipe.paths)
         if self.recipe.evaluate and not self.recipe.world:
             self.tasks()
 
@@ -476,18 +353,6 @@ class Run:
                 "stages": [r.to_json() for r in self.records],
             },
         )
-
-
-def _tokenizer_digest(folder: Path) -> str:
-    """Digest of the files that decide token ids (not of the weights beside them)."""
-    names = (
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "tokenizer.model",
-        "special_tokens_map.json",
-        "added_tokens.json",
-    )
-    return digest_json({n: digest_file(folder / n) for n in names if (folder / n).is_file()})
 
 
 def link_folder(target: Path, link: Path) -> None:

@@ -17,7 +17,7 @@ from pandallm.spec import nearest
 
 DEFAULT = "microworld"
 #: The fields of which a stage takes exactly one: an override of one replaces the others.
-BUDGETS = ("epochs", "tokens", "steps")
+BUDGETS = ("epochs", "documents", "tokens", "steps")
 
 
 def find_recipe(name: str | None) -> Path:

@@ -55,7 +55,9 @@ class RuntimeSpec(Spec):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, gt=0)  # physical cores when left out
-    workers: int | None = Field(None, gt=0)
+    workers: int | None = Field(None, gt=0)  # of data stages and of evaluation; physical cores when left out
+    engine: Literal["local", "ray"] = "local"  # where shard tasks of data stages run; ray needs pandallm[ray]
+    ray_address: str | None = None  # of a running cluster; without it Ray is started here
     save_every_seconds: float = Field(60.0, gt=0)
     stop_after_minutes: float | None = Field(None, gt=0)
     deterministic: bool = True

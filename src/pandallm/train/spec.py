@@ -23,9 +23,10 @@ class OptimizerSpec(Spec):
 
 
 class TrainSpec(Spec):
-    """What changes the weights. Exactly one of `epochs`, `tokens`, `steps` is the budget."""
+    """What changes the weights. Exactly one of `epochs`, `documents`, `tokens`, `steps` is the budget."""
 
     epochs: float | None = Field(None, gt=0)
+    documents: int | None = Field(None, gt=0)  # examples read, repeated ones each time
     tokens: int | None = Field(None, gt=0)
     steps: int | None = Field(None, gt=0)
     sequence_length: int = Field(2048, gt=1)
@@ -39,7 +40,9 @@ class TrainSpec(Spec):
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainSpec":
-        given = [n for n in ("epochs", "tokens", "steps") if getattr(self, n) is not None]
+        given = [n for n in ("epochs", "documents", "tokens", "steps") if getattr(self, n) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of epochs, tokens, steps (given: {', '.join(given) or 'none'})")
+            raise ValueError(
+                f"give exactly one of epochs, documents, tokens, steps (given: {', '.join(given) or 'none'})"
+            )
         return self

@@ -1,0 +1,69 @@
+"""The model that exists before any training here: imported, or initialised from scratch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandallm.progress import Progress
+from pandallm.store import Artifact, Work, digest_file
+
+if TYPE_CHECKING:
+    from pandallm.pipeline.run import Run
+
+
+def import_base(run: "Run") -> Artifact:
+    """The base as an ordinary Hugging Face folder, from a folder, a hub id or a GGUF."""
+    base = run.recipe.base
+
+    def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+        from pandallm.model.folder import import_folder
+        from pandallm.model.gguf import import_gguf
+
+        if base.gguf:
+            return import_gguf(base.gguf, work.folder / "model")
+        assert base.model is not None
+        return import_folder(base.model, base.revision, work.folder / "model")
+
+    inputs: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    if base.model and Path(base.model).is_dir():
+        from pandallm.model.folder import check_model_folder
+        from pandallm.store import digest_folder
+
+        check_model_folder(Path(base.model))
+        inputs = {"folder": digest_folder(Path(base.model))}
+    elif base.gguf:
+        from pandallm.model.gguf import find_gguf
+
+        inputs = {"gguf": digest_file(find_gguf(base.gguf))}
+    else:
+        settings = {"model": base.model, "revision": base.revision}
+    return run.stage("import base", "import", settings, inputs, make)
+
+
+def initialise_base(run: "Run") -> Artifact:
+    """A base made here: tokenizer from the recipe's corpora, random weights."""
+    scratch = run.recipe.base.scratch
+    assert scratch is not None
+    corpora = scratch.tokenizer.corpora or tuple(run.recipe.corpora)
+    cleaned = {c: run.corpus(c) for c in corpora}
+
+    def make_tokenizer(work: Work, progress: Progress) -> Mapping[str, Any]:
+        from pandallm.data.vocabulary import train_tokenizer
+
+        return train_tokenizer(
+            scratch.tokenizer, [a.path for a in cleaned.values()], work.folder / "tokenizer", progress=progress
+        )
+
+    vocabulary = scratch.tokenizer.model_dump(mode="json", exclude={"corpora"})
+    tokenizer = run.stage(
+        "train tokenizer", "tokenizer", vocabulary, {c: a.digest for c, a in cleaned.items()}, make_tokenizer
+    )
+
+    def make_model(work: Work, progress: Progress) -> Mapping[str, Any]:
+        from pandallm.model.scratch import init_scratch
+
+        return init_scratch(scratch.architecture, tokenizer.path / "tokenizer", work.folder / "model", run.recipe.seed)
+
+    settings = {"architecture": scratch.architecture.model_dump(mode="json"), "seed": run.recipe.seed}
+    return run.stage("initialise base", "init", settings, {"tokenizer": tokenizer.digest}, make_model)

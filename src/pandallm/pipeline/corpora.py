@@ -1,0 +1,96 @@
+"""Corpora of a recipe: raw files -> cleaned corpus -> token packs, each a stage of the store."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandallm.progress import Progress
+from pandallm.recipe.load import expand
+from pandallm.recipe.spec import Recipe
+from pandallm.store import Artifact, Work, digest_file, digest_json
+from pandallm.train.spec import TrainSpec
+
+if TYPE_CHECKING:
+    from pandallm.pipeline.run import Run
+
+#: Fields of a training stage that shape the packs, not the optimizer.
+PACK_FIELDS = ("epochs", "tokens", "steps", "sequence_length", "batch_sequences")
+
+
+def source_files(recipe: Recipe, corpus: str, source: str, variables: Mapping[str, str]) -> list[Path]:
+    """The files of a source, `${names}` replaced. Raises BadInput where a pattern matches nothing."""
+    from pandallm.data.files import resolve_files
+
+    files = recipe.corpora[corpus].sources[source].files
+    where = f"corpora.{corpus}.sources.{source}.files"
+    patterns = [files] if isinstance(files, str) else list(files)
+    return resolve_files([str(Path.cwd() / expand(p, variables, where)) for p in patterns], where)
+
+
+def clean(run: "Run", name: str) -> Artifact:
+    """The cleaned corpus of this name: from the store, or made now."""
+    from pandallm.data.clean import clean_corpus
+    from pandallm.tasks.read import task_texts
+
+    spec, variables = run.recipe.corpora[name], run.variables()
+    files = {source: source_files(run.recipe, name, source, variables) for source in spec.sources}
+    against = spec.decontaminate.against if spec.decontaminate else ()
+    contamination = {task: task_texts(run.tasks()[task][1]) for task in against}
+    settings = spec.model_dump(
+        mode="json", exclude={"packing": True, "sources": {"__all__": {"files", "share", "max_epochs", "licence"}}}
+    )
+    inputs = {f"{source}/{i}": digest_file(p) for source, paths in files.items() for i, p in enumerate(paths)}
+    inputs |= {f"task:{task}": digest_json(texts) for task, texts in contamination.items()}
+
+    def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+        return clean_corpus(
+            name, spec, files, work.folder, contamination=contamination, workers=run.workers, progress=progress
+        )
+
+    artifact = run.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make)
+    if lost := artifact.manifest["facts"]["total"]["quarantined"]["records"]:
+        run.progress.say(f"clean {name}: {lost} records could not be read; see {artifact.path / 'quarantine.jsonl'}")
+    return artifact
+
+
+def pack(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact:
+    """Token packs of one stage, in the order in which it reads them."""
+    cleaned, c = run.corpus(corpus), run.recipe.corpora[corpus]
+    folder, _ = run.start()
+    mix = {s: {"share": v.share, "max_epochs": v.max_epochs} for s, v in c.sources.items()}
+    settings = {
+        **spec.model_dump(mode="json", include=set(PACK_FIELDS)),
+        "packing": c.packing,
+        "mix": mix,
+        "seed": run.recipe.seed,
+    }
+
+    def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+        from pandallm.data.pack import pack_corpus
+
+        return pack_corpus(
+            cleaned.path,
+            folder,
+            work.folder,
+            packing=c.packing,
+            sources=c.sources,
+            seed=run.recipe.seed,
+            workers=run.workers,
+            progress=progress,
+            **{f: getattr(spec, f) for f in PACK_FIELDS},
+        )
+
+    inputs = {"corpus": cleaned.digest, "tokenizer": _tokenizer_digest(folder)}
+    return run.stage(f"pack {name}", "pack", settings, inputs, make)
+
+
+def _tokenizer_digest(folder: Path) -> str:
+    """Digest of the files that decide token ids (not of the weights beside them)."""
+    names = (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    )
+    return digest_json({n: digest_file(folder / n) for n in names if (folder / n).is_file()})
