@@ -72,5 +72,5 @@ def test_held_out_file(tmp_path: Path) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "held_out.parquet")
     assert read_held_out(tmp_path) == [Document("1", "s", "zh", (("湖", True),))]
-    with pytest.raises(BadInput, match=r"held_out\.parquet does not exist"):
+    with pytest.raises(BadInput, match="is no cleaned corpus"):
         read_held_out(tmp_path / "no")

@@ -84,7 +84,7 @@ def test_overrides_reach_any_field_and_a_budget_replaces_the_other(tmp_path: Pat
         ),
         (
             ("    epochs: 1", "    epochs: 1\n    tokens: 5"),
-            r"give exactly one of epochs, tokens, steps \(given: epochs, tokens\)",
+            r"give exactly one of epochs, documents, tokens, steps \(given: epochs, tokens\)",
         ),
         (("base: {model: some/llama}", "base: {}"), r"r\.yaml:3: base: give exactly one of model, gguf, scratch"),
         (("name: small\n", ""), r"name: is required but missing"),
