@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,16 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pandallm.data.files import RawRecord, parse_record, read_raw, read_records, resolve_files
+from pandallm.data.files import (
+    RawRecord,
+    file_format,
+    parse_record,
+    plan_units,
+    read_raw,
+    read_records,
+    read_unit,
+    resolve_files,
+)
 from pandallm.errors import BadInput
 
 
@@ -50,11 +61,187 @@ def test_bad_bytes_deep_nesting_and_huge_numbers_are_errors_of_their_line() -> N
         assert isinstance(parse_record(RawRecord(1, raw), ".jsonl"), str)
 
 
-def test_damaged_compression_names_the_file(tmp_path: Path) -> None:
-    for name, data in (("x.jsonl.gz", gzip.compress(LINES * 50)[:-20]), ("x.jsonl.zst", b"not zstd")):
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(BadInput, match=f"{name} is damaged"):
-            list(read_records(tmp_path / name))
+RECORDS = [{"id": i, "text": f"第{i}行" * 20} for i in range(3000)]
+
+
+def _write(path: Path, records: list, end: str = "\n") -> bytes:
+    data = "".join(json.dumps(r, ensure_ascii=False) + end for r in records).encode()
+    pack = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}.get(path.suffix, bytes)
+    path.write_bytes(pack(data))
+    return data
+
+
+def _read(path: Path, target_bytes: int) -> tuple[list, list[int]]:
+    """Records of all units, and each record's line in the file."""
+    records, lines, before = [], [], 0
+    for unit in plan_units(path, target_bytes):
+        reader = read_unit(pickle.loads(pickle.dumps(unit)))
+        for raw in reader:
+            records.append(parse_record(raw, unit.format))
+            lines.append(before + raw.line)
+        before += reader.lines
+    return records, lines
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.7, 0.999])
+def test_a_truncated_file_gives_what_stands_before_and_one_error(tmp_path: Path, suffix: str, part: float) -> None:
+    path = tmp_path / f"x.jsonl{suffix}"
+    varied = [{"id": i, "text": random.Random(i).randbytes(200).hex()} for i in range(3000)]
+    _write(path, varied)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    got = [parse_record(r, ".jsonl") for r in read_unit(*plan_units(path))]
+    assert got[:-1] == varied[: len(got) - 1]
+    assert "damaged here" in got[-1]
+    assert len(got) - 1 >= 3000 * part * 0.8 - 400  # what a block or a frame holds back is little
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_no_compressed_file_at_all_and_rubbish_in_the_middle(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.jsonl{suffix}"
+    path.write_bytes(b"no such thing")
+    (only,) = read_unit(*plan_units(path))
+    assert "damaged here" in only.error
+    _write(path, RECORDS)
+    path.write_bytes(path.read_bytes() + b"rubbish")
+    *good, last = read_unit(*plan_units(path))
+    assert len(good) == 3000
+    assert (last.line, last.error is None) == (3001, False)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_files_written_in_parts(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.jsonl{suffix}"
+    _write(path, RECORDS)
+    path.write_bytes(path.read_bytes() * 2 + (b"\0" * 50_000 if suffix == ".gz" else b""))
+    assert [r for _, r in read_records(path)] == RECORDS * 2
+
+
+@pytest.mark.parametrize("target", [100, 999, 50_000, 1 << 30])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_units_of_lines_cover_the_file_once(tmp_path: Path, target: int, end: str) -> None:
+    path = tmp_path / "x.jsonl"
+    records = RECORDS[:300]
+    data = _write(path, records, end)
+    got, lines = _read(path, target)
+    assert got == records
+    assert lines == list(range(1, 600, 2) if end == "\n\n" else range(1, 301))
+    path.write_bytes(data.rstrip())  # a last line without end
+    assert _read(path, target) == (records, lines)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from(["", "a", "茶" * 7, "\r", " ", "b" * 40]), max_size=30), st.integers(1, 60), st.booleans()
+)
+def test_cuts_lose_and_repeat_nothing(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], target: int, ends: bool
+) -> None:
+    path = tmp_path_factory.mktemp("cuts") / "x.txt"
+    path.write_bytes(("\n".join(lines) + "\n" * ends).encode())
+    whole = [(r.line, r.raw) for r in read_raw(path)]
+    assert [r for _, r in whole] == [x.encode() for line in lines if (x := line.rstrip("\r")).strip()]
+    before, parts = 0, []
+    for unit in plan_units(path, target):
+        reader = read_unit(unit)
+        parts += [(before + r.line, r.raw) for r in reader]
+        before += reader.lines
+    assert parts == whole
+
+
+def test_a_line_that_is_too_long_is_one_record_with_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pandallm.data.lines.LINE_LIMIT", 1 << 20)
+    path = tmp_path / "x.jsonl"
+    long = b'{"text": "' + b"x" * (3 << 20) + b'"}'
+    path.write_bytes(b'{"a": 1}\n' + long + b'\n{"a": 2}\n')
+    for target in (1 << 30, 100_000):
+        records, lines = _read(path, target)
+        assert (records[0], records[2], lines) == ({"a": 1}, {"a": 2}, [1, 2, 3])
+        assert "more than 1 MB (3 MB)" in records[1]
+    raw = list(read_raw(path))[1]
+    assert len(raw.raw) < 1000
+    assert raw.size - len(long) in (0, 1)
+    (tmp_path / "x.json").write_bytes(b'[{"a": 1}, ' + long + b"]")
+    one, rest = read_raw(tmp_path / "x.json")
+    assert parse_record(one, ".json") == {"a": 1}
+    assert rest.error
+    assert rest.size == len(long) + 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"), [("gb18030", "GB18030"), ("big5", "Big5"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16")]
+)
+@pytest.mark.parametrize("name", ["x.jsonl", "x.txt", "x.jsonl.gz", "x.json"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str, told: str, name: str) -> None:
+    text = "茶樹生長在山坡上，採茶的人清早就來了。"
+    text = text if encoding == "big5" else "茶树生长在山坡上，采茶的人清早就来了。"
+    lines = [json.dumps({"text": text}, ensure_ascii=False)] * 3
+    data = (("[" + ",".join(lines) + "]") if name == "x.json" else "\n".join(lines)).encode(encoding)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    kind = file_format(path)
+    for unit in plan_units(path, 60):
+        errors = [parse_record(r, kind) for r in read_unit(unit)]
+        for error in errors:
+            assert error == {"text": ""} or (told in error and "iconv" in error) or "is not UTF-8" in error, error
+    assert any(told in e for _, e in read_records(path))
+
+
+def test_latin_bytes_are_not_called_chinese() -> None:
+    error = parse_record(RawRecord(1, '{"text": "café au lait"}'.encode("latin-1")), ".jsonl")
+    assert error == "not valid UTF-8 (byte 14)"
+
+
+def test_what_no_record_may_hold() -> None:
+    for raw, told in (
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": Infinity}', "Infinity"),
+        (b'{"a": 1e999}', "infinity"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b"\xef\xbb\xbf{}", "not valid JSON"),
+        (b'"text"', "not a JSON object but str"),
+        (b'{"a": 1} {"a": 2}', "Extra data"),
+    ):
+        error = parse_record(RawRecord(1, raw), ".jsonl")
+        assert isinstance(error, str)
+        assert told in error
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_record_or_an_error(raw: bytes) -> None:
+    for kind in (".jsonl", ".txt"):
+        assert isinstance(parse_record(RawRecord(1, raw), kind), dict | str)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), json_values, max_size=4), st.booleans())
+def test_records_are_read_as_the_standard_library_reads_them(record: dict, ascii_only: bool) -> None:
+    raw = json.dumps(record, ensure_ascii=ascii_only).encode()
+    assert parse_record(RawRecord(1, raw), ".jsonl") == json.loads(raw)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"x\.jsonl does not exist"):
+        plan_units(tmp_path / "x.jsonl")
+    with pytest.raises(BadInput, match=r"x\.parquet does not exist"):
+        plan_units(tmp_path / "x.parquet")
+    assert plan_units(_touch(tmp_path / "empty.jsonl")) == []
+
+
+def _touch(path: Path) -> Path:
+    path.touch()
+    return path
 
 
 @settings(max_examples=40, deadline=None)
@@ -77,8 +264,23 @@ def test_a_broken_array_gives_what_came_before_and_accounts_for_the_rest(tmp_pat
     got = list(read_raw(tmp_path / "a.json"))
     assert [(r.line, r.error is None) for r in got] == [(1, True), (2, True), (3, False)]
     assert got[2].raw == b'{"a": oops}, {"a": 4}]'
+    assert got[2].size == 22
 
 
 def test_text_lines_are_documents(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("一\r\n\r\n二\n".encode())
     assert list(read_records(tmp_path / "a.txt")) == [(1, {"text": "一"}), (3, {"text": "二"})]
+
+
+def test_an_array_longer_than_the_window(tmp_path: Path) -> None:
+    records = [{"id": i, "text": "长" * (i % 500), "list": [i, [1.5]], "q": '"],[{'} for i in range(3000)]
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(records, ensure_ascii=False, indent=1).encode()))
+    assert len(plan_units(path)) == 1
+    assert [r for _, r in read_records(path)] == records
+    plain = tmp_path / "a.json"
+    plain.write_bytes(json.dumps(records).encode()[:-100])
+    *good, last = read_records(plain)
+    assert [r for _, r in good] == records[: len(good)]
+    assert len(good) >= 2998
+    assert "broken here" in last[1]

@@ -1,51 +1,68 @@
-"""Files to raw records: patterns, compression, JSON lines, JSON arrays, plain text."""
+"""Files to raw records: patterns, units of work, reading a unit, parsing a record."""
 
 import glob
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
-import zstandard
+import orjson
 
+from pandallm.data.lines import (
+    COMPRESSIONS,
+    convert,
+    not_utf8,
+    open_bytes,
+    other_encoding,
+    read_array,
+    read_lines,
+    read_rest,
+    starts_array,
+)
+from pandallm.data.raw import RawRecord, Unit
+from pandallm.data.tables import TABLES, count_rows, plan_table, read_table
 from pandallm.errors import BadInput
 
-FORMATS = (".jsonl", ".json", ".txt")
-COMPRESSIONS = (".gz", ".zst")
+FORMATS = (".jsonl", ".json", ".txt", *TABLES)
 
+#: About so much is read per unit.
+TARGET_BYTES = 32 << 20
 
-@dataclass(frozen=True, slots=True)
-class RawRecord:
-    """One record as it stands in its file: first line (1-based) and its bytes, line end left out.
-
-    `error` is set where the file stops being readable as records (a broken JSON array): `raw` is then the rest.
-    """
-
-    line: int
-    raw: bytes
-    error: str | None = None
+__all__ = [
+    "FORMATS",
+    "RawRecord",
+    "Unit",
+    "UnitReader",
+    "count_records",
+    "file_format",
+    "parse_record",
+    "plan_units",
+    "read_raw",
+    "read_records",
+    "read_unit",
+    "resolve_files",
+]
 
 
 def file_format(path: Path) -> str | None:
-    """`.jsonl`, `.json` or `.txt` (compression looked through), or None where the name says neither."""
+    """One of FORMATS (compression looked through), or None where the name says none of them."""
     suffixes = [s.lower() for s in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
+    compressed = bool(suffixes) and suffixes[-1] in COMPRESSIONS
+    if compressed:
         suffixes.pop()
-    return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
+    kind = suffixes[-1] if suffixes else ""
+    return kind if kind in FORMATS and not (compressed and kind in TABLES) else None
 
 
 def resolve_files(patterns: str | Sequence[str], where: str) -> list[Path]:
-    """The files that absolute patterns name: a file, a directory (searched below, hidden names left out) or a glob.
+    """The files that absolute patterns name: a file, a directory (searched below) or a glob; hidden names are left out.
 
     Sorted, each file once. Raises BadInput naming `where` (such as `corpora.chinese.sources.wiki.files`) when a
     pattern matches nothing readable.
     """
     found: set[Path] = set()
-    readable = f"{', '.join(FORMATS)}, also with {' or '.join(COMPRESSIONS)}"
+    readable = f"{', '.join(FORMATS)}; lines and arrays also with {' or '.join(COMPRESSIONS)}"
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         path = Path(pattern)
         if path.is_file():
@@ -68,80 +85,96 @@ def resolve_files(patterns: str | Sequence[str], where: str) -> list[Path]:
     return sorted(found)
 
 
-def _open(path: Path) -> IO[bytes]:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return io.BufferedReader(gzip.open(path, "rb"), 1 << 20)
-    if suffix == ".zst":
-        # Files written in parts hold several frames, one after the other.
-        file = open(path, "rb")  # noqa: SIM115 (closed with the reader)
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
-        return io.BufferedReader(reader, 1 << 20)
-    return open(path, "rb", buffering=1 << 20)
+def _known_format(path: Path) -> str:
+    kind = file_format(path)
+    if kind is None:
+        raise BadInput(f"{path} is of no known format; give {', '.join(FORMATS)}, lines also with .gz or .zst.")
+    return kind
 
 
-def read_raw(path: Path) -> Iterator[RawRecord]:
-    """The records of a file as bytes; blank lines are no records. Lines are streamed, a JSON array is read whole.
+def plan_units(path: Path, target_bytes: int = TARGET_BYTES) -> list[Unit]:
+    """The units of a file, in order, of about `target_bytes` each; they depend on the file alone.
 
-    Raises BadInput naming the file when it cannot be opened or its compression is damaged.
+    Plain JSON lines and text are cut by byte offsets, Parquet by row groups, Arrow by batches. A compressed file and a JSON
+    array are one unit. An empty file has none. Raises BadInput for a file that does not exist, cannot be opened, is of no
+    known format, and for a damaged Parquet or Arrow file.
     """
+    kind = _known_format(path)
     try:
-        with _open(path) as stream:
-            if file_format(path) == ".json" and _starts_array(stream):
-                yield from _array(stream.read())
-                return
-            for number, line in enumerate(stream, 1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                raw = line.rstrip(b"\r\n")
-                if raw.strip():
-                    yield RawRecord(number, raw)
-    except FileNotFoundError:
-        raise BadInput(f"{path} does not exist.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as e:
-        raise BadInput(f"{path} is damaged ({e}); fetch or compress it again.") from None
+        if kind in TABLES:
+            path.stat()
+            return plan_table(path, kind, target_bytes)
+        size = path.stat().st_size
+        whole = [Unit(path, kind, 0, -1, size)]
+        if path.suffix.lower() in COMPRESSIONS:
+            return whole
+        if not size:
+            return []
+        with open_bytes(path) as stream:
+            if kind == ".json" and starts_array(stream):
+                return whole
+    except OSError as e:
+        raise _cannot_open(path, e) from None
+    pieces = max(1, round(size / target_bytes))
+    cuts = [size * i // pieces for i in range(pieces + 1)]
+    return [Unit(path, kind, a, b, b - a) for a, b in pairwise(cuts)]
 
 
-def _starts_array(stream: IO[bytes]) -> bool:
-    assert isinstance(stream, io.BufferedReader)
-    return stream.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+def _cannot_open(path: Path, error: OSError) -> BadInput:
+    if isinstance(error, FileNotFoundError):
+        return BadInput(f"{path} does not exist.")
+    return BadInput(f"{path} cannot be read ({error.strerror or error}); check the file and its permissions.")
 
 
-def _array(data: bytes) -> Iterator[RawRecord]:
-    """The elements of a top-level JSON array, each as the bytes it stands in."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        yield RawRecord(data[: e.start].count(b"\n") + 1, data, f"the JSON array is not UTF-8 (byte {e.start})")
-        return
-    decoder = json.JSONDecoder()
-    position, line, counted = text.index("[") + 1, 1, 0
-    first = True
-    while True:
-        position = _skip_blanks(text, position)
-        if text[position : position + 1] == "]" or (position == len(text) and first):
+class UnitReader:
+    """Iterates over the raw records of a unit. `lines`, once it is through: lines (rows) of the unit, blank ones too."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self.lines = 0
+        self._records = self._read()
+
+    def __iter__(self) -> Iterator[RawRecord]:
+        return self._records
+
+    def _passed(self, lines: int) -> None:
+        self.lines = lines
+
+    def _read(self) -> Iterator[RawRecord]:
+        unit = self.unit
+        if unit.format in TABLES:
+            yield from read_table(unit, self._passed)
             return
-        if not first:
-            if text[position : position + 1] != ",":
-                break
-            position = _skip_blanks(text, position + 1)
-        first = False
         try:
-            _, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            break
-        line += text.count("\n", counted, position)
-        counted = position
-        yield RawRecord(line, text[position:end].encode())
-        position = end
-    line += text.count("\n", counted, position)
-    yield RawRecord(line, text[position:].encode(), "the JSON array is broken here; the rest of the file is left out")
+            stream = open_bytes(unit.path)
+        except OSError as e:
+            raise _cannot_open(unit.path, e) from None
+        with stream:
+            if error := other_encoding(stream.read(4)):
+                # There are no lines in such bytes; the whole unit is one record.
+                size = 4 + read_rest(stream) if unit.stop < 0 else unit.stop - unit.start
+                self.lines = 1
+                yield RawRecord(1, b"", error, skipped=size)
+                return
+        with open_bytes(unit.path) as stream:
+            if unit.format == ".json" and unit.start == 0 and starts_array(stream):
+                yield from read_array(stream, self._passed)
+            else:
+                yield from read_lines(stream, unit.start, unit.stop, self._passed)
 
 
-def _skip_blanks(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
+def read_unit(unit: Unit) -> UnitReader:
+    """The records of a unit in order; blank lines are no records. Lines are numbered from 1 within the unit.
+
+    What cannot be read (a damaged gz or zst file from there on, a line above 64 MB, a file in UTF-16, a JSON array from where
+    it breaks) is one record with `error`; what stands before it is given. Raises BadInput where the file cannot be opened.
+    """
+    return UnitReader(unit)
+
+
+def count_records(unit: Unit) -> int:
+    """How many records `read_unit` gives, without parsing them; for tables from their metadata."""
+    return count_rows(unit) if unit.format in TABLES else sum(1 for _ in read_unit(unit))
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -149,33 +182,59 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def parse_record(raw: RawRecord, kind: str) -> dict[str, Any] | str:
-    """The record, or what is wrong with it. `kind` is the file's format; a line of `.txt` becomes `{"text": line}`."""
-    if raw.error:
+    """The record, or what is wrong with it. `kind` is the file's format; a line of `.txt` becomes `{"text": line}`.
+
+    Refused: bytes that are not UTF-8, NaN and infinities, half a surrogate pair, anything but a JSON object.
+    """
+    if raw.error is not None:
         return raw.error
+    if raw.record is not None:
+        return raw.record
     try:
-        text = raw.raw.decode()
-    except UnicodeDecodeError as e:
-        return f"not valid UTF-8 (byte {e.start + 1} of the line)"
-    if kind == ".txt":
-        return {"text": text}
-    try:
-        record = json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as e:
-        return f"not valid JSON ({e.msg}, column {e.colno})"
-    except (ValueError, RecursionError) as e:
-        return f"not valid JSON ({e})"
+        if kind == ".txt":
+            return {"text": raw.raw.decode()}
+        record = orjson.loads(raw.raw)
+    except ValueError as e:  # also UnicodeDecodeError and orjson.JSONDecodeError
+        return _why_not(raw.raw, e)
     if not isinstance(record, dict):
         return f"not a JSON object but {type(record).__name__}"
     return record
 
 
+def _why_not(raw: bytes, refusal: ValueError) -> str:
+    """Why these bytes are no record: the standard library's words where it refuses them too."""
+    try:
+        json.loads(raw.decode(), parse_constant=_no_constant)
+    except UnicodeDecodeError as e:
+        return not_utf8(raw, e.start)
+    except json.JSONDecodeError as e:
+        return convert("UTF-16") if b"\0" in raw else f"not valid JSON ({e.msg}, column {e.colno})"
+    except (ValueError, RecursionError) as e:
+        return f"not valid JSON ({e})"
+    if isinstance(refusal, json.JSONDecodeError):
+        return f"not valid JSON ({refusal.msg}, column {refusal.colno})"
+    return f"not valid JSON ({refusal})"
+
+
+def read_raw(path: Path) -> Iterator[RawRecord]:
+    """The records of a whole file, in order, as `read_unit` gives them; lines are numbered through the file."""
+    kind = _known_format(path)
+    if kind not in TABLES:
+        yield from read_unit(Unit(path, kind, 0, -1, 0))
+        return
+    line = 0
+    for unit in plan_units(path):
+        reader = read_unit(unit)
+        for raw in reader:
+            yield raw._replace(line=line + raw.line)
+        line += reader.lines
+
+
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """`(line number, record)` for each record of a file, or `(line number, error text)` for a broken one.
 
-    Raises BadInput as `read_raw` does, and for a file name of no known format.
+    Raises BadInput where the file cannot be opened or is of no known format.
     """
-    kind = file_format(path)
-    if kind is None:
-        raise BadInput(f"{path} is of no known format; give .jsonl, .json or .txt, also with .gz or .zst.")
+    kind = _known_format(path)
     for raw in read_raw(path):
         yield raw.line, parse_record(raw, kind)
