@@ -1,13 +1,17 @@
 """Where shard tasks run: in this process, in local worker processes, or on Ray. The same tasks, the same results in the same order."""
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import pickle
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pandallm.errors import PandaError
 
@@ -36,6 +40,18 @@ class Engine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Stop the workers; tasks that have not begun are dropped."""
+
+
+def open_engine(kind: Literal["local", "ray"], workers: int, ray_address: str | None = None) -> Engine:
+    """The engine that a recipe's `runtime` names; close it after use. Raises BadInput where Ray is not installed."""
+    if kind == "ray":
+        from pandallm.data.ray_engine import RayEngine
+
+        return RayEngine(ray_address)
+    return LocalEngine(workers)
+
 
 class LocalEngine:
     """Worker processes on this machine; with one worker everything runs in this process.
@@ -56,7 +72,7 @@ class LocalEngine:
         self.close()
 
     def close(self) -> None:
-        """Stop the workers; tasks that have not begun are dropped."""
+        """See `Engine.close`."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -77,12 +93,13 @@ class LocalEngine:
             return
         if self._pool is None:
             # spawn: a fork of a process that has run torch or tokenizer threads may hang.
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
         make = pickle.dumps(make_state)
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:
-                waiting.append(self._pool.submit(_call, function, make, item))
+                waiting.append(self._pool.submit(call_with_state, function, make, item))
                 if len(waiting) >= (ahead or 4 * self.workers):
                     yield waiting.popleft().result()
             while waiting:
@@ -97,12 +114,26 @@ class LocalEngine:
                 future.cancel()
 
 
+def _start_worker() -> None:
+    """In a new worker: Ctrl-C is the parent's to answer, and the worker ends with its parent, also where that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
 _state: tuple[bytes, Any] | None = None
 
 
-def _call(function: Callable[[Any, T], R], make: bytes, item: T) -> R:
-    """In the worker: the state is made once and kept until another kind of task comes."""
+def call_with_state(function: Callable[[Any, T], R], make: bytes, item: T) -> R:
+    """In the worker: the state is made once (from the pickled `make`) and kept until another kind of task comes."""
     global _state
     if _state is None or _state[0] != make:
+        _state = None  # the old one goes before the new one takes memory
         _state = (make, pickle.loads(make)())
     return function(_state[1], item)

@@ -1,0 +1,89 @@
+"""Shard tasks on a Ray cluster (optional: pandallm[ray]). Tasks and results are those of the local engine.
+
+The tasks read and write files: every node must see the recipe's files and the store under the same paths (a shared
+folder), and must have the same pandallm installed. No `runtime_env` is set: one that overwrites PYTHONPATH hangs.
+"""
+
+import importlib
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from pandallm.data.engine import call_with_state
+from pandallm.errors import BadInput, PandaError
+
+T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class RayEngine:
+    """Tasks through `ray.remote`, as many at once as the cluster has CPUs.
+
+    address: of a running cluster (`auto`, `host:port`, `ray://host:port`); None starts Ray on this machine, which takes
+    15 to 20 seconds. A cluster that was connected to before is used and left running. Raises BadInput where Ray is not
+    installed or does not answer.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        try:
+            self._ray: Any = importlib.import_module("ray")
+        except ImportError:
+            raise BadInput("runtime.engine is ray, which is not installed; pip install 'pandallm[ray]'.") from None
+        self._ours = not self._ray.is_initialized()
+        if self._ours:
+            try:
+                self._ray.init(
+                    # "local": never a cluster that happens to be named in the environment
+                    address=address or "local",
+                    log_to_driver=False,
+                    logging_level="error",
+                    include_dashboard=None if address else False,
+                )
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as e:
+                raise BadInput(f"runtime.ray_address: no Ray at {address!r} ({str(e).splitlines()[0]}).") from None
+        self._call = self._ray.remote(num_cpus=1)(call_with_state)
+        self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def __enter__(self) -> "RayEngine":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster, and stop it where it was started here."""
+        if self._ours and self._ray.is_initialized():
+            self._ray.shutdown()
+
+    def map(
+        self,
+        function: Callable[[S, T], R],
+        items: Iterable[T],
+        make_state: Callable[[], S],
+        *,
+        ahead: int | None = None,
+    ) -> Iterator[R]:
+        """See `Engine.map`."""
+        make = self._ray.put(pickle.dumps(make_state))
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(self._call.remote(function, make, item))
+                if len(waiting) >= (ahead or 4 * self.workers):
+                    yield self._result(waiting.popleft())
+            while waiting:
+                yield self._result(waiting.popleft())
+        finally:
+            for reference in waiting:
+                self._ray.cancel(reference)
+
+    def _result(self, reference: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except errors.RayTaskError as e:
+            raise e.cause from None  # as if the task had run here
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.ObjectLostError) as e:
+            raise PandaError(f"A Ray worker died ({type(e).__name__}, often for lack of memory); run again.") from None
