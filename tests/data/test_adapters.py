@@ -1,12 +1,31 @@
 """Each adapter on records written in its published schema."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from pandallm.data.adapters import ADAPTERS, Adapted, RecordError, Skip, get_adapter
+from pandallm.data.spec import TemplatesSpec
 from pandallm.data.types import Turn
 from pandallm.errors import BadInput
 
-RECORDS = {
+RECORDS: dict[str, dict[str, Any]] = {
+    "wudao": {
+        "id": 2,
+        "uniqueKey": "0a",
+        "titleUkey": "1b",
+        "dataType": "科技",
+        "title": "新桥通车",
+        "content": "市民前来观看。",
+    },
+    "clue": {"text": "第一句。\n第二句。"},
+    "belle": {"instruction": "翻译成英文。", "input": "茶", "output": "tea"},
+    "firefly": {"kind": "NLI", "input": "判断关系。", "target": "蕴含"},
+    "flan": {"inputs": "Is tea hot?", "targets": "yes"},
+    "messages": {"messages": [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好！"}]},
+    "moss": {"chat": {"turn_1": {"Human": "<|Human|>: 你好<eoh>\n", "MOSS": "<|MOSS|>: 你好！<eom>\n"}}},
+    "sharegpt": {"id": "x", "conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "你好！"}]},
     "text": {"text": "山上有一座庙。"},
     "wiki": {"id": "1", "url": "https://example.org", "title": "茶", "text": "一种饮料。"},
     "news": {
@@ -84,6 +103,13 @@ def test_a_published_record_gives_turns_that_end_trained_and_separated(name: str
     [
         ("text", "text"),
         ("wiki", "title"),
+        ("wudao", "title"),
+        ("wudao", "content"),
+        ("clue", "text"),
+        ("belle", "output"),
+        ("firefly", "input"),
+        ("flan", "targets"),
+        ("messages", "messages"),
         ("wiki", "text"),
         ("news", "content"),
         ("baike_qa", "answer"),
@@ -100,6 +126,20 @@ def test_a_missing_or_wrong_field_is_named(name: str, needed: str) -> None:
         ADAPTERS[name].adapt(record, {})
     with pytest.raises(RecordError, match=f"`{needed}` is not"):
         ADAPTERS[name].adapt({**record, needed: 7}, {})
+
+
+def test_the_registry_and_the_settings_know_the_same_adapters() -> None:
+    from typing import get_args
+
+    from pandallm.data.spec import AdapterName
+
+    assert set(get_args(AdapterName)) == set(ADAPTERS)
+    assert set(RECORDS) == set(ADAPTERS)
+
+
+def test_wudao_puts_the_title_once() -> None:
+    assert turns("wudao", RECORDS["wudao"])[0].text == "新桥通车\n\n市民前来观看。"
+    assert turns("wudao", {"title": "茶", "content": "茶是饮料。"})[0].text == "茶是饮料。"
 
 
 def test_wiki_puts_the_title_once() -> None:
@@ -193,3 +233,79 @@ def test_unknown_options_are_refused_in_one_sentence() -> None:
         get_adapter("translation", {"direction": "fr"}, "w")
     with pytest.raises(BadInput, match="'nope' is unknown"):
         get_adapter("nope", {}, "w")
+
+
+# ---- instruction templates
+
+
+def _source(tmp_path: Path, text: str, adapter: str = "baike_qa", seed: int = 0) -> Any:
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return get_adapter(adapter, {}, "corpora.c.sources.s", TemplatesSpec(file=str(path), seed=seed))
+
+
+def test_own_templates_are_drawn_by_content_and_seed(tmp_path: Path) -> None:
+    text = "version: 1\ntemplates:\n" + "".join(f'  - "T{i} {{question}}"\n' for i in range(8))
+
+    def prompts(seed: int) -> list[str]:
+        adapter = _source(tmp_path, text, seed=seed)
+        records = [RECORDS["baike_qa"] | {"answer": f"答案{i}"} for i in range(60)]
+        return [adapter.adapt(r, {}).turns[0].text for r in records]
+
+    first = prompts(0)
+    assert {p[:2] for p in first} == {f"T{i}" for i in range(8)}
+    assert all(p.endswith("怎样煮茶？\n家里只有绿茶\n") for p in first)
+    assert first == prompts(0)
+    assert first != prompts(1)
+
+
+def test_named_templates_are_those_of_the_package() -> None:
+    named = get_adapter("webtext_qa", {}, "w", TemplatesSpec(file="webtext_qa"))
+    assert named.adapt(RECORDS["webtext_qa"], {}) == ADAPTERS["webtext_qa"].adapt(RECORDS["webtext_qa"], {})
+
+
+def test_the_draw_of_seed_0_is_settled() -> None:
+    """The bytes of every corpus with instructions rest on these."""
+    assert turns("baike_qa", RECORDS["baike_qa"])[0].text == "怎样煮茶？\n家里只有绿茶\n请针对以上问题给出你的回答：\n"
+    prompts = [turns("baike_qa", RECORDS["baike_qa"] | {"answer": str(i)})[0].text[:2] for i in range(12)]
+    assert "".join(prompts) == "有人怎样有人有人问题请回有人怎样请回请回怎样怎样"
+
+
+def test_a_side_without_template_is_a_ledger_line(tmp_path: Path) -> None:
+    adapter = _source(tmp_path, "version: 1\ntemplates: ['Translate: {english}']\n", "translation")
+    assert adapter.adapt(RECORDS["translation"], {"direction": "zh-en"}) == Skip("no_template")
+    assert adapter.adapt(RECORDS["translation"], {"direction": "en-zh"}).turns[0].text == "Translate: The tea is hot.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "version: 1\ntemplates:\n  - '{question}'\n  - '{frage}'\n",
+            r"own.yaml:4: unknown placeholder {frage}; .* fills {question}",
+        ),
+        (
+            "version: 1\ntemplates:\n  - 'no placeholder'\n",
+            "own.yaml:3: a template must hold exactly one placeholder, {question}",
+        ),
+        ("version: 2\ntemplates: ['{question}']\n", "own.yaml:1: the version must be 1"),
+        ("templates: ['{question}']\n", "own.yaml:1: the version must be 1"),
+        ("version: 1\ntemplates: []\n", "own.yaml: no templates"),
+        ("version: 1\nprompts: []\n", "own.yaml:2: unknown field 'prompts'"),
+        ("version: 1\ntemplates:\n  - [x]\n", "own.yaml:3: a template must be a text"),
+        ("- x\n", "own.yaml: not a mapping"),
+        ("version: 1\ntemplates: ['\n", "own.yaml:.*not valid YAML"),
+    ],
+)
+def test_bad_templates_are_told_with_file_and_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        _source(tmp_path, text)
+
+
+def test_templates_where_there_is_none_or_none_is_taken() -> None:
+    with pytest.raises(BadInput, match=r"corpora\.c\.sources\.s\.templates: there are no templates nowhere"):
+        get_adapter("baike_qa", {}, "corpora.c.sources.s", TemplatesSpec(file="nowhere"))
+    with pytest.raises(
+        BadInput, match="adapter wiki takes no templates; those that do are baike_qa, translation, webtext_qa"
+    ):
+        get_adapter("wiki", {}, "w", TemplatesSpec(file="baike_qa"))

@@ -8,7 +8,24 @@ from pandallm.data.clean_spec import CleanStep, LengthStep, NormalizeStep
 from pandallm.spec import Spec
 
 AdapterName = Literal[
-    "text", "wiki", "news", "baike_qa", "webtext_qa", "translation", "alpaca", "exam", "coig", "conversations"
+    "text",
+    "wiki",
+    "news",
+    "wudao",
+    "clue",
+    "baike_qa",
+    "webtext_qa",
+    "translation",
+    "alpaca",
+    "belle",
+    "firefly",
+    "flan",
+    "coig",
+    "exam",
+    "conversations",
+    "messages",
+    "moss",
+    "sharegpt",
 ]
 
 
@@ -130,3 +147,21 @@ class VocabularySpec(Spec):
     split: Literal["llama3", "han_characters"] = (
         "llama3"  # han_characters: each Han character and line break stands alone
     )
+
+
+class ExtendSpec(Spec):
+    """New pieces for the vocabulary of an existing base, learnt on cleaned corpora; the rows for them; see docs/vocabulary.md."""
+
+    size: int = Field(gt=0)  # at most so many new pieces
+    corpora: tuple[str, ...] = ()  # all of the recipe when left out
+    # han: pieces of Han characters and of CJK and full-width signs alone; non_ascii: of anything beyond ASCII. Other text keeps its tokens.
+    characters: Literal["han", "non_ascii"] = "han"
+        default=0.9995, ge=0, le=1
+    )  # share of their text that gets one-token characters first
+    min_frequency: int = Field(default=10, gt=0)  # in the sample; a row that is hardly ever trained is of no use
+    max_characters: int = Field(default=16, gt=0)  # of a piece
+    sample_megabytes: float = Field(
+        default=64.0, gt=0
+    )  # UTF-8 text that pieces are learnt on, spread evenly over the corpora
+    init: Literal["mean", "mean_all", "normal"] = "mean"  # of the old pieces' rows; of all rows; normal about that
+    pad_to_multiple: int = Field(default=64, gt=0)  # of the number of rows

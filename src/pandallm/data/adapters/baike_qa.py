@@ -3,15 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pandallm.data.adapters.base import Adapted, Adapter, Options, Skip, draw, lines, question_answer, text_field
-
-#: Our own: the paper's templates were never published.
-TEMPLATES = (
-    "请回答下面的问题。\n{question}\n回答：",
-    "问题：{question}\n回答：",
-    "有人在网上提问：{question}\n请给出详细的解答：",
-    "{question}\n请针对以上问题给出你的回答：",
-)
+from pandallm.data.adapters.base import Adapted, Adapter, Options, Skip, lines, question_answer, text_field
+from pandallm.data.adapters.templates import Templates, own_templates
 
 
 def question_text(title: str, desc: str) -> str:
@@ -20,7 +13,7 @@ def question_text(title: str, desc: str) -> str:
     return title if desc in title else desc if title in desc else lines(title, desc)
 
 
-def adapt(record: Mapping[str, Any], options: Options) -> Adapted | Skip:
+def adapt(record: Mapping[str, Any], options: Options, templates: Templates | None = None) -> Adapted | Skip:
     """An instruction around title and description, untrained; the answer trained.
 
     The prompt is masked because all answers share few templates, which would dominate the loss.
@@ -29,7 +22,8 @@ def adapt(record: Mapping[str, Any], options: Options) -> Adapted | Skip:
     question = question_text(text_field(record, "title"), text_field(record, "desc"))
     if not question:
         return Skip("no_question")
-    return question_answer(draw(TEMPLATES, question + answer).replace("{question}", question), answer)
+    prompt = (templates or own_templates("baike_qa")).fill("question", question, question + answer)
+    return Skip("no_template") if prompt is None else question_answer(prompt, answer)
 
 
-ADAPTER = Adapter("baike_qa", ("qid", "category", "title", "desc", "answer"), adapt)
+ADAPTER = Adapter("baike_qa", ("qid", "category", "title", "desc", "answer"), adapt, placeholders=("question",))

@@ -1,7 +1,7 @@
 """What adapters are made of: reading fields, drawing templates, the Adapter description."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,18 +34,30 @@ class Adapter:
     """One public record schema.
 
     `fields`: keys of the published schema. `options`: name -> allowed values (empty: any). `adapt` raises RecordError.
+    `placeholders`: what the source's own instruction templates may hold; none where the adapter takes no templates.
+    `blocks`: documents in `.txt` files are separated by blank lines instead of being one a line.
     """
 
     name: str
     fields: tuple[str, ...]
-    adapt: Callable[[Mapping[str, Any], Options], Adapted | Skip]
+    adapt: Callable[..., Adapted | Skip]
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    placeholders: tuple[str, ...] = ()
+    blocks: bool = False
+
+
+def missing(record: Mapping[str, Any], *names: str) -> RecordError:
+    """The error for a record that has none of these fields."""
+    has = ", ".join(sorted(map(str, record))) or "none"
+    if len(names) == 1:
+        return RecordError(f"field `{names[0]}` is missing (fields: {has})")
+    return RecordError(f"none of {', '.join(f'`{n}`' for n in names)} is there (fields: {has})")
 
 
 def text_field(record: Mapping[str, Any], name: str) -> str:
     """The text of a field that must be there. Raises RecordError naming it."""
     if name not in record:
-        raise RecordError(f"field `{name}` is missing (fields: {', '.join(sorted(map(str, record))) or 'none'})")
+        raise missing(record, name)
     value = record[name]
     if not isinstance(value, str):
         raise RecordError(f"field `{name}` is not text but {type(value).__name__}")
@@ -85,3 +97,43 @@ def question_answer(prompt: str, answer: str, language: str | None = None) -> Ad
 def plain_text(text: str) -> Adapted | Skip:
     """One trained turn."""
     return Adapted((Turn(text.strip(), True),)) if text.strip() else Skip("empty")
+
+
+def titled_text(title: str, text: str) -> Adapted | Skip:
+    """Title, blank line, text, trained; the title only where the text does not begin with it."""
+    title, text = title.strip(), text.strip()
+    return plain_text(f"{title}\n\n{text}" if title and text and not text.startswith(title) else text)
+
+
+def dialogue(messages: Iterable[tuple[bool, str]]) -> Adapted | Skip:
+    """(trained, text) of each message -> turns, kept as one example.
+
+    What is asked is untrained and ends with a line break. Neighbours of the same kind become one turn. What follows the last
+    answer is left out: nothing is learnt from it.
+    """
+    merged: list[tuple[bool, str]] = []
+    for train, text in messages:
+        text = text.strip()
+        if not text:
+            continue
+        if merged and merged[-1][0] == train:
+            merged[-1] = (train, f"{merged[-1][1]}\n{text}")
+        else:
+            merged.append((train, text))
+    while merged and not merged[-1][0]:
+        merged.pop()
+    if not merged:
+        return Skip("no_answer")
+    if merged[0][0]:
+        return Skip("no_question")
+    return Adapted(tuple(Turn(text if train else text + "\n", train) for train, text in merged))
+
+
+def objects(value: Any, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(number from 1, element) of a list of objects. Raises RecordError naming the field."""
+    if not isinstance(value, list):
+        raise RecordError(f"field `{name}` is not a list but {type(value).__name__}")
+    for number, element in enumerate(value, 1):
+        if not isinstance(element, dict):
+            raise RecordError(f"element {number} of `{name}` is not an object but {type(element).__name__}")
+        yield number, element

@@ -16,7 +16,10 @@ from pandallm.data.adapters.base import (
 
 
 def adapt(record: Mapping[str, Any], options: Options) -> Adapted | Skip:
-    """Instruction, context and question, one below the other, untrained; answer, blank line, analysis, trained."""
+    """Instruction, context and question, one below the other, untrained; answer, blank line, analysis, trained.
+
+    Where the record has only one of answer and analysis, that is the answer.
+    """
     answer = text_field(record, "textbox_answer").strip()
     analysis = optional_field(record, "textbox_answer_analysis").strip()
     prompt = lines(
@@ -24,7 +27,7 @@ def adapt(record: Mapping[str, Any], options: Options) -> Adapted | Skip:
         optional_field(record, "textbox_q_context"),
         text_field(record, "textbox_question"),
     )
-    return question_answer(prompt, f"{answer}\n\n{analysis}" if answer and analysis else answer)
+    return question_answer(prompt, f"{answer}\n\n{analysis}" if answer and analysis else answer or analysis)
 
 
 ADAPTER = Adapter(
