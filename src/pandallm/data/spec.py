@@ -156,12 +156,9 @@ class ExtendSpec(Spec):
     corpora: tuple[str, ...] = ()  # all of the recipe when left out
     # han: pieces of Han characters and of CJK and full-width signs alone; non_ascii: of anything beyond ASCII. Other text keeps its tokens.
     characters: Literal["han", "non_ascii"] = "han"
-        default=0.9995, ge=0, le=1
-    )  # share of their text that gets one-token characters first
     min_frequency: int = Field(default=10, gt=0)  # in the sample; a row that is hardly ever trained is of no use
     max_characters: int = Field(default=16, gt=0)  # of a piece
-    sample_megabytes: float = Field(
-        default=64.0, gt=0
-    )  # UTF-8 text that pieces are learnt on, spread evenly over the corpora
+    # UTF-8 text that pieces are learnt on, spread evenly over the corpora.
+    sample_megabytes: float = Field(default=64.0, gt=0)
     init: Literal["mean", "mean_all", "normal"] = "mean"  # of the old pieces' rows; of all rows; normal about that
     pad_to_multiple: int = Field(default=64, gt=0)  # of the number of rows
