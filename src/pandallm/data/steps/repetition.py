@@ -1,37 +1,176 @@
-"""Text that repeats itself."""
+"""Text that repeats itself: the rules of Gopher (arXiv 2112.11446, table A1) on words, lines and paragraphs.
 
+In Chinese text n words are round(1.8 n) characters, see `words`. A punctuation mark is a word of its own, as it is to
+the tokenizers that others count with.
+"""
+
+import re
 from collections import Counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pandallm.data.clean_spec import RepetitionStep
 from pandallm.data.steps.document import Document, Step
+from pandallm.data.steps.words import CHARACTERS_PER_WORD, HAN, KANA, OTHER, Shape, lines_of, repeated
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
+_SHIFT = np.uint64(29)
+_PARAGRAPHS = re.compile(r"\n\s*\n")
+
+#: What stands there twice is no repetition yet, however short the text.
+LEAST_REPEATS = 3
 
 
-def _most_repeats(text: str) -> int:
-    """How often the most frequent 5-gram stands in a text of 5 or more characters, overlaps counted; quick."""
-    points = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
-    hashes = points[:-4]
-    for k in range(1, 5):
-        hashes = hashes * _FACTOR + points[k : len(points) - 4 + k]
-    hashes.sort()
-    ends = np.flatnonzero(np.concatenate([hashes[1:] != hashes[:-1], [True]]))
-    return int(np.diff(ends, prepend=-1).max())
+class _Units:
+    """The words of a text in order: hashes (units,) and their lengths in characters (units,)."""
+
+    def __init__(self, shape: Shape) -> None:
+        classes = shape.classes
+        run_starts, run_stops = shape.runs
+        alone = np.flatnonzero((classes == HAN) | (classes == KANA) | (classes == OTHER))
+        mixed = shape.points.astype(np.uint64)
+        mixed = (mixed ^ (mixed >> _SHIFT)) * _MIX
+        if len(run_starts):
+            starts = np.concatenate([alone, run_starts])
+            lengths = np.concatenate([np.ones(len(alone), np.intp), run_stops - run_starts])
+            hashes = np.concatenate([mixed[alone], _run_hashes(mixed, run_starts, run_stops)])
+            order = np.argsort(starts, kind="stable")
+            self.hashes, self.lengths = hashes[order], lengths[order]
+        else:
+            self.hashes, self.lengths = mixed[alone], np.ones(len(alone), np.intp)
+        self.characters = int(self.lengths.sum())
+        self._ends = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._grams = {1: self.hashes}
+
+    def grams(self, n: int) -> NDArray[np.uint64]:
+        """(units - n + 1,) hashes of n units in a row."""
+        if n not in self._grams:
+            known = max(k for k in self._grams if k < n)
+            hashes = self._grams[known]
+            for k in range(known, n):
+                hashes = hashes[:-1] * _FACTOR + self.hashes[k:]
+                hashes ^= hashes >> _SHIFT
+            self._grams[n] = hashes
+        return self._grams[n]
+
+    def gram_lengths(self, n: int) -> NDArray[np.intp]:
+        """(units - n + 1,) characters of n units in a row."""
+        return self._ends[n:] - self._ends[:-n]
+
+
+def _run_hashes(mixed: NDArray[np.uint64], starts: NDArray[np.intp], stops: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """(runs,): a hash of each run's characters in order."""
+    lengths = stops - starts
+    ends = np.cumsum(lengths)
+    within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    values = mixed[np.repeat(starts, lengths) + within] + within.astype(np.uint64) * _FACTOR
+    values = (values ^ (values >> _SHIFT)) * _MIX
+    return np.add.reduceat(values, ends - lengths)
+
+
+def _most_frequent(units: _Units, n: int, limit: float) -> bool:
+    """Whether some n units, not counted where they overlap themselves, are more than `limit` characters."""
+    hashes = units.grams(n)
+    ordered = np.sort(hashes)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.diff(starts, append=len(ordered))
+    most = int(counts.max())
+    lengths = units.gram_lengths(n)
+    if most < LEAST_REPEATS or most * int(lengths.max()) <= limit:
+        return False
+    for value in ordered[starts[counts >= LEAST_REPEATS]]:
+        places = np.flatnonzero(hashes == value)
+        length = int(lengths[places[0]])
+        if len(places) * length <= limit:
+            continue
+        count, free = 0, 0
+        for place in places.tolist():
+            if place >= free:
+                count, free = count + 1, place + n
+        if count >= LEAST_REPEATS and count * length > limit:
+            return True
+    return False
+
+
+def _repeated_characters(units: _Units, n: int) -> int:
+    """Characters inside n units in a row that stood there before, each counted once."""
+    hashes = units.grams(n)
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    later = order[1:][ordered[1:] == ordered[:-1]]
+    if not len(later):
+        return 0
+    covered = np.zeros(len(units.hashes) + 1, np.intp)
+    np.add.at(covered, later, 1)
+    np.add.at(covered, later + n, -1)
+    return int(units.lengths[np.cumsum(covered)[:-1] > 0].sum())
+
+
+def _repeats_words(shape: Shape, step: RepetitionStep) -> bool:
+    units = _Units(shape)
+    total = len(units.hashes)
+    per_word = CHARACTERS_PER_WORD if 2 * shape.ideographs >= CHARACTERS_PER_WORD * shape.words else 1.0
+    for words, share in sorted(step.ngrams.items()):
+        n = round(words * per_word)
+        if LEAST_REPEATS * n <= total and _most_frequent(units, n, share * units.characters):
+            return True
+    shares = sorted(step.duplicate_ngrams.items())
+    for i, (words, share) in enumerate(shares):
+        n = round(words * per_word)
+        if 2 * n > total:
+            return False
+        characters = _repeated_characters(units, n)
+        if characters > share * units.characters:
+            return True
+        # A longer run that comes again brings its shorter parts with it, so longer ones cover no more.
+        if characters <= min((s for _, s in shares[i + 1 :]), default=0) * units.characters:
+            return False
+    return False
+
+
+def _five_characters(text: str, share: float) -> bool:
+    """Whether one run of five characters is more than `share` of the text."""
+    if len(text) < 5:
+        return False
+    most, _ = Counter(text[i : i + 5] for i in range(len(text) - 4)).most_common(1)[0]
+    count = text.count(most)
+    return count >= LEAST_REPEATS and 5 * count > share * len(text)
 
 
 def make_repetition(step: RepetitionStep, where: str) -> Step:
-    """Share of the text inside its most frequent 5-gram, overlaps not counted twice (Gopher, arXiv 2112.11446, A.1.1).
+    """Drops as `repetition` (runs of words), `repetition_lines` or `repetition_paragraphs`.
 
-    A 5-gram that stands there less than three times is no repetition, however short the text.
+    Only trained turns count: an answer that takes up the words of its question repeats nothing.
     """
 
     def run(document: Document) -> str | None:
-        text = document.text
-        if len(text) < 5 or (most := _most_repeats(text)) < 3 or 5 * most <= step.max_share * len(text):
-            return None
-        count = text.count(Counter(text[i : i + 5] for i in range(len(text) - 4)).most_common(1)[0][0])
-        return "repetition" if count >= 3 and 5 * count > step.max_share * len(text) else None
+        text = document.trained_text
+        if "\n" in text and (reason := _repeats_lines(text, step)) is not None:
+            return reason
+        if step.max_share is not None and _five_characters(text, step.max_share):
+            return "repetition"
+        if (step.ngrams or step.duplicate_ngrams) and _repeats_words(document.trained_shape, step):
+            return "repetition"
+        return None
 
     return run
+
+
+def _repeats_lines(text: str, step: RepetitionStep) -> str | None:
+    for name, parts, share, characters_share in (
+        (
+            "repetition_paragraphs",
+            [p for p in _PARAGRAPHS.split(text) if p],
+            step.paragraphs,
+            step.paragraph_characters,
+        ),
+        ("repetition_lines", lines_of(text), step.lines, step.line_characters),
+    ):
+        number, characters = repeated(parts)
+        if number and share is not None and number > share * len(parts):
+            return name
+        if number and characters_share is not None and characters > characters_share * sum(map(len, parts)):
+            return name
+    return None
