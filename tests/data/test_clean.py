@@ -5,14 +5,13 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandallm.data.clean import audit_ledger, clean_corpus
 from pandallm.data.clean_spec import LanguageStep, LengthStep, NormalizeStep, RepetitionStep
-from pandallm.data.corpus import corpus_examples, held_out_examples
+from pandallm.data.corpus import corpus_examples, held_out_examples, part_batches
 from pandallm.data.decontaminate import ContaminationIndex
 from pandallm.data.spec import (
     CorpusSpec,
@@ -48,6 +47,10 @@ def spec(*names: str, adapter: str = "text", **more: Any) -> CorpusSpec:
 def clean(folder: Path, rows: list[Any], corpus: CorpusSpec, **more: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     return clean_corpus("c", corpus, {"s": [write(folder / "in.jsonl", rows)]}, folder / "out", **more)
+
+
+def dropped_rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for batch in part_batches(folder, "dropped") for row in batch.to_pylist()]
 
 
 LINES = st.one_of(
@@ -117,7 +120,7 @@ def test_near_duplicates_are_verified_and_the_first_stays(tmp_path: Path) -> Non
     facts = clean(tmp_path / "minhash", rows, spec(dedup=MinhashDedup()))
     assert [e.text for e in corpus_examples(tmp_path / "minhash/out")] == [base, unlike]
     assert facts["total"]["dropped"]["duplicate"]["records"] == 4
-    dropped = pq.read_table(tmp_path / "minhash/out/dropped.parquet").to_pylist()
+    dropped = dropped_rows(tmp_path / "minhash/out")
     first = next(corpus_examples(tmp_path / "minhash/out")).id
     assert {d["detail"] for d in dropped} == {first}
     assert (dropped[0]["file"], dropped[0]["line"]) == ("in.jsonl", 2)
@@ -143,7 +146,7 @@ def test_contaminated_examples_are_named(tmp_path: Path) -> None:
     corpus = spec(decontaminate=DecontaminateSpec(against=("c3",)))
     facts = clean(tmp_path, [{"text": spaced}, {"text": short}], corpus, contamination={"c3": [("7", question)]})
     assert facts["total"]["dropped"]["contaminated"]["records"] == 1
-    dropped = pq.read_table(tmp_path / "out/dropped.parquet").to_pylist()
+    dropped = dropped_rows(tmp_path / "out")
     assert (dropped[0]["reason"], dropped[0]["detail"]) == ("contaminated", "c3:7")
 
 
@@ -190,10 +193,9 @@ def test_turns_and_quarantine_reach_the_folder(tmp_path: Path) -> None:
     quarantine = list(read_jsonl(tmp_path / "out/quarantine.jsonl"))
     assert [(q["file"], q["line"]) for q in quarantine] == [("in.jsonl", 2), ("in.jsonl", 3)]
     assert "`output` is missing" in quarantine[1]["error"]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "dropped.parquet",
-        "examples.parquet",
-        "held_out.parquet",
+    files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in files if ".shards" not in p.parts) == [
+        "examples/00000.parquet",
         "ledger.json",
         "quarantine.jsonl",
     ]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pandallm.data.corpus import part_batches
 from pandallm.errors import PandaError
 from pandallm.store import read_json, read_jsonl
 
@@ -62,19 +63,22 @@ def _check_sum(what: str, entry: dict[str, Any]) -> None:
             raise PandaError(f"The ledger of {what} does not add up: {entry[unit]} {unit} read, {got} accounted for.")
 
 
-def _rows(folder: Path) -> Iterator[tuple[str, str, int]]:
-    """(source, fate, bytes) of every record that the files of a cleaned corpus hold."""
-    import pyarrow.parquet as pq
+def _amounts(folder: Path) -> Iterator[tuple[str, str, int, int]]:
+    """(source, fate, records, bytes), some of each, that add up to what the files of a cleaned corpus hold."""
+    import pyarrow as pa
 
-    for fate, name in (("kept", "examples"), ("held_out", "held_out"), ("", "dropped")):
-        columns = ["source", "record_bytes"] if fate else ["source", "record_bytes", "reason"]
-        with pq.ParquetFile(folder / f"{name}.parquet") as file:
-            for batch in file.iter_batches(65_536, columns=columns):
-                rows = batch.to_pydict()
-                fates = [fate] * len(batch) if fate else rows["reason"]
-                yield from zip(rows["source"], fates, rows["record_bytes"], strict=True)
+    for fate, part in (("kept", "examples"), ("held_out", "held_out"), ("", "dropped")):
+        by = ["source"] if fate else ["source", "reason"]
+        for batch in part_batches(folder, part, [*by, "record_bytes"], 65_536):
+            sums = (
+                pa.Table.from_batches([batch])
+                .group_by(by)
+                .aggregate([("record_bytes", "count"), ("record_bytes", "sum")])
+            )
+            for row in sums.to_pylist():
+                yield row["source"], fate or row["reason"], row["record_bytes_count"], row["record_bytes_sum"]
     for row in read_jsonl(folder / "quarantine.jsonl"):
-        yield row["source"], "quarantined", row["bytes"]
+        yield row["source"], "quarantined", 1, row["bytes"]
 
 
 def audit_ledger(folder: Path) -> dict[str, Any]:
@@ -84,8 +88,8 @@ def audit_ledger(folder: Path) -> dict[str, Any]:
     """
     stored = read_json(folder / "ledger.json")
     counted: dict[str, dict[str, Amount]] = defaultdict(lambda: defaultdict(_nothing))
-    for source, fate, record_bytes in _rows(folder):
-        _add(counted[source][fate], 1, record_bytes)
+    for source, fate, records, record_bytes in _amounts(folder):
+        _add(counted[source][fate], records, record_bytes)
     if extra := set(counted) - set(stored["sources"]):
         raise PandaError(f"{folder}: the files hold source {sorted(extra)[0]!r}, which the ledger does not name.")
     for name, entry in stored["sources"].items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pandallm.progress import Progress
 from pandallm.recipe.load import expand
 from pandallm.recipe.spec import Recipe
-from pandallm.store import Artifact, Work, digest_file, digest_json
+from pandallm.store import Artifact, FileDigests, Work, digest_file, digest_json
 from pandallm.train.spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -27,27 +27,48 @@ def source_files(recipe: Recipe, corpus: str, source: str, variables: Mapping[st
     return resolve_files([str(Path.cwd() / expand(p, variables, where)) for p in patterns], where)
 
 
+#: Fields of a source that the cleaned corpus does not depend on; `files` and `templates.file` are in it by their digests.
+_NOT_CLEANING: dict[str, Any] = {
+    "files": True,
+    "share": True,
+    "max_epochs": True,
+    "licence": True,
+    "min_quality": True,
+    "templates": {"file"},
+}
+
+
 def clean(run: "Run", name: str) -> Artifact:
-    """The cleaned corpus of this name: from the store, or made now."""
+    """The cleaned corpus of this name: from the store, or made now, from what a killed attempt left."""
+    from pandallm.data.adapters import templates_digest
     from pandallm.data.clean import clean_corpus
+    from pandallm.data.engine import open_engine
     from pandallm.tasks.read import task_texts
 
-    spec, variables = run.recipe.corpora[name], run.variables()
+    spec, variables, runtime = run.recipe.corpora[name], run.variables(), run.recipe.runtime
     files = {source: source_files(run.recipe, name, source, variables) for source in spec.sources}
     against = spec.decontaminate.against if spec.decontaminate else ()
     contamination = {task: task_texts(run.tasks()[task][1]) for task in against}
-    settings = spec.model_dump(
-        mode="json", exclude={"packing": True, "sources": {"__all__": {"files", "share", "max_epochs", "licence"}}}
-    )
-    inputs = {f"{source}/{i}": digest_file(p) for source, paths in files.items() for i, p in enumerate(paths)}
+    settings = spec.model_dump(mode="json", exclude={"packing": True, "sources": {"__all__": _NOT_CLEANING}})
+    known = FileDigests(run.store.root / "file_digests.json")
+    inputs = {f"{source}/{i}": d for source, paths in files.items() for i, d in enumerate(known.of(paths))}
     inputs |= {f"task:{task}": digest_json(texts) for task, texts in contamination.items()}
+    inputs |= {
+        f"templates:{source}": templates_digest(s.templates, f"corpora.{name}.sources.{source}")
+        for source, s in spec.sources.items()
+        if s.templates
+    }
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
-        return clean_corpus(
-            name, spec, files, work.folder, contamination=contamination, workers=run.workers, progress=progress
-        )
+        engine = open_engine(runtime.engine, run.workers, runtime.ray_address)
+        try:
+            return clean_corpus(
+                name, spec, files, work.folder, contamination=contamination, engine=engine, progress=progress
+            )
+        finally:
+            engine.close()
 
-    artifact = run.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make)
+    artifact = run.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make, resumes=True)
     if lost := artifact.manifest["facts"]["total"]["quarantined"]["records"]:
         run.progress.say(f"clean {name}: {lost} records could not be read; see {artifact.path / 'quarantine.jsonl'}")
     return artifact

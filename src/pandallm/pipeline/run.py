@@ -14,7 +14,7 @@ from typing import Any
 
 from pandallm import __version__
 from pandallm.errors import BadInput, Interrupted
-from pandallm.pipeline.bases import import_base, initialise_base
+from pandallm.pipeline.bases import extend_base, import_base, initialise_base
 from pandallm.pipeline.corpora import PACK_FIELDS, clean, pack, source_files
 from pandallm.pipeline.machine import machine, peak_memory_gib, versions
 from pandallm.pipeline.overall import Overall
@@ -38,10 +38,11 @@ from pandallm.train.spec import TrainSpec
 #: Version of each kind of stage: raised when the same settings and inputs give other bytes than before.
 VERSIONS = {
     "world": 1,
-    "clean": 1,
+    "clean": 2,
     "tokenizer": 1,
     "init": 1,
     "import": 1,
+    "extend": 1,
     "pack": 1,
     "train": 1,
     "evaluate": 2,
@@ -185,12 +186,20 @@ class Run:
     # Models ---------------------------------------------------------------------------------------------------------------------
 
     def start(self) -> tuple[Path, str]:
-        """Folder and digest of the model that exists before any training here: imported, or initialised from scratch."""
+        """Folder and digest of the model that exists before any training here: imported (and extended), or initialised from scratch."""
         if not hasattr(self, "_start"):
             base = self.recipe.base
             artifact = initialise_base(self) if base.scratch else import_base(self)
+            self._original = (artifact.path / "model", artifact.digest)
+            if base.extend:
+                artifact = extend_base(self, artifact)
             self._start = (artifact.path / "model", artifact.digest)
         return self._start
+
+    def original(self) -> tuple[Path, str]:
+        """Folder and digest of the base as it came: before its vocabulary was extended."""
+        self.start()
+        return self._original
 
     def plans(self) -> dict[str, tuple[TrainSpec, str, str | None]]:
         """Training stages in order: name -> (settings, corpus, the stage it starts from; None for the first pretraining of a base)."""
@@ -267,6 +276,8 @@ class Run:
         training = {name: 3.0 * a.manifest["facts"]["ledger"]["total"]["exposures"] for name, a in packs.items()}
         scoring = self._scoring_cost()
         models: dict[str, tuple[Path, str]] = {} if self.recipe.base.scratch else {"base": self.start()}
+        if self.recipe.base.extend:
+            models["original"] = self.original()
         with self.overall.whole(sum(training.values()) + scoring * len(self._evaluated_models())):
             for name, (spec, _, origin) in plans.items():
                 start = models[origin] if origin else self.start()

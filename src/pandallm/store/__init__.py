@@ -1,5 +1,6 @@
 """Content-addressed artifacts, manifests, atomic writes, locks."""
 
+from pandallm.store.digests import FileDigests
 from pandallm.store.files import (
     canonical_json,
     digest_bytes,
@@ -19,6 +20,7 @@ from pandallm.store.store import Artifact, Store, Work
 
 __all__ = [
     "Artifact",
+    "FileDigests",
     "Store",
     "Work",
     "canonical_json",

@@ -1,0 +1,205 @@
+"""The reduce between the two maps: duplicates, held-out documents and ids, decided over the keys of all shards.
+
+Memory holds about 60 bytes a row and one band of the MinHash keys; no text.
+"""
+
+import mmap
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pandallm.data.clean_shard import ID_BYTES
+from pandallm.data.dedup import exact_duplicates, fold, near_duplicates
+from pandallm.data.shards import Shard, ShardStore
+from pandallm.data.spec import CorpusSpec, MinhashDedup, NoDedup
+from pandallm.errors import BadInput
+from pandallm.progress import Progress
+
+#: What becomes of a passed row.
+KEPT, HELD_OUT, DUPLICATE, CONTAMINATED = range(4)
+
+#: Memory maps of shards held at once: a process may open about 1,000 files.
+_OPEN_SHARDS = 200
+#: After so many texts what was mapped is let go of; a read maps up to 64 KiB around it.
+_READS_MAPPED = 1_000
+
+
+def decide(name: str, spec: CorpusSpec, shards: Sequence[Shard], store: ShardStore, progress: Progress) -> None:
+    """Write `decisions/` of the shards: what becomes of each passed row. What is decided already is not decided again.
+
+    Raises BadInput where held-out documents would leave nothing of a source.
+    """
+    if store.decisions.is_dir():
+        return
+    keys = _Keys(spec, shards, store)
+    duplicate_of = _duplicates(spec, keys, progress)
+    fates = np.full(keys.passed, KEPT, np.uint8)
+    fates[duplicate_of != np.arange(keys.passed)] = DUPLICATE
+    fates[~keys.clean] = CONTAMINATED
+    fates[_hold_out(name, spec, keys, fates == KEPT)] = HELD_OUT
+    with store.commit(store.decisions) as folder:
+        for shard, decisions in zip(shards, _per_shard(keys, fates, duplicate_of), strict=True):
+            np.savez(folder / f"{shard.name}.npz", **decisions)
+
+
+class _Keys:
+    """The keys of all shards. passed: number of passed rows, clean: (passed,) whether they may be kept at all."""
+
+    def __init__(self, spec: CorpusSpec, shards: Sequence[Shard], store: ShardStore) -> None:
+        self.folders = [store.shard(s) for s in shards]
+        facts = [store.facts(s) for s in shards]
+        sizes = np.array([f["passed"] for f in facts], np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.row_starts = np.concatenate([[0], np.cumsum([f["rows"] for f in facts])]).astype(np.int64)
+        self.passed = int(self.starts[-1])
+        numbers = {source: i for i, source in enumerate(spec.sources)}
+        self.sources = np.repeat([numbers[s.source] for s in shards], sizes).astype(np.int32)
+        self.content = np.concatenate([np.load(f / "content.npy") for f in self.folders])
+        self.ids = np.concatenate([np.load(f / "ids.npy") for f in self.folders])
+        rows = [np.load(f / "rows.npy") + start for f, start in zip(self.folders, self.row_starts, strict=False)]
+        self.rows = np.concatenate(rows)
+        self.clean = np.ones(self.passed, np.bool_)
+        if spec.decontaminate and spec.decontaminate.action == "drop":
+            for folder, start in zip(self.folders, self.starts.tolist(), strict=False):
+                self.clean[np.load(folder / "hits.npy") + start] = False
+
+    def band(self, number: int) -> NDArray[np.uint64]:
+        """One band of the MinHash keys of all passed rows: (passed,)."""
+        parts = [np.load(f / "bands.npy", mmap_mode="r") for f in self.folders]
+        return np.concatenate([p[number] for p in parts if p.size])
+
+
+def _duplicates(spec: CorpusSpec, keys: _Keys, progress: Progress) -> NDArray[np.int64]:
+    """For each passed row the kept row that it repeats, else itself: (passed,). Contaminated rows take no part."""
+    duplicate_of = np.arange(keys.passed)
+    if isinstance(spec.dedup, NoDedup):
+        return duplicate_of
+    where = np.flatnonzero(keys.clean)
+    representative = exact_duplicates(keys.content[where])
+    if isinstance(spec.dedup, MinhashDedup):
+        with _Texts([f / "passed.arrow" for f in keys.folders], keys.starts) as texts:
+            bands = np.stack([keys.band(i)[where] for i in range(spec.dedup.bands)], axis=1)
+            representative = near_duplicates(bands, representative, lambda i: fold(texts[int(where[i])]), spec.dedup)
+    duplicate_of[where] = where[representative]
+    return duplicate_of
+
+
+def _hold_out(name: str, spec: CorpusSpec, keys: _Keys, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows are held out: (passed,). Per source the documents of the lowest content hashes, with all copies."""
+    held = np.zeros(keys.passed, np.bool_)
+    ranks = keys.content.view(">u8").reshape(-1, 2)[:, 0].astype(np.uint64)
+    chosen: list[NDArray[np.uint64]] = []
+    for i, (source, s) in enumerate(spec.sources.items()):
+        wanted = spec.held_out if s.held_out is None else s.held_out
+        if not (wanted.documents or wanted.share):
+            continue
+        distinct = np.unique(ranks[free & (keys.sources == i)])
+        by_share = round(wanted.share * len(distinct))
+        count = max(wanted.documents, by_share)
+        if 0 < len(distinct) <= count:
+            where = f"corpora.{name}.held_out" if s.held_out is None else f"corpora.{name}.sources.{source}.held_out"
+            what, value = ("share", wanted.share) if by_share > wanted.documents else ("documents", count)
+            raise BadInput(
+                f"{where}.{what}: {value} would leave nothing of source {source}, which has {len(distinct)} documents "
+                "after cleaning; lower it."
+            )
+        chosen.append(distinct[:count])
+    if chosen:
+        # Across sources: where dedup is off, a copy in another source must not be trained on.
+        held[free] = np.isin(ranks[free], np.concatenate(chosen))
+    return held
+
+
+def id_ranks(digests: NDArray[np.void]) -> NDArray[np.int64]:
+    """How many equal digests stand before each: (rows,). The second copy of a record gets 1."""
+    parts = digests.view(np.uint8).reshape(-1, ID_BYTES)
+    low = parts[:, :8].copy().view(np.uint64).ravel()
+    high = parts[:, 8:].copy().view(np.uint32).ravel()
+    order = np.lexsort((high, low))  # stable: equal ones stay in order
+    low, high = low[order], high[order]
+    changes = (
+        np.concatenate([[True], (low[1:] != low[:-1]) | (high[1:] != high[:-1])]) if len(low) else np.zeros(0, bool)
+    )
+    starts = np.flatnonzero(changes)
+    ranks = np.empty(len(digests), np.int64)
+    ranks[order] = np.arange(len(digests)) - np.repeat(starts, np.diff([*starts.tolist(), len(digests)]))
+    return ranks
+
+
+def example_id(digest: bytes, rank: int) -> str:
+    """The id of an example; the second copy of a record gets `-2`, and so on."""
+    return f"{digest.hex()}-{rank + 1}" if rank else digest.hex()
+
+
+def _per_shard(keys: _Keys, fates: NDArray[np.uint8], duplicate_of: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    """fates: (passed,). copies: row numbers of later copies of a record, copy_ranks: which copy. partners: ids of the kept rows
+    that the shard's duplicates repeat, in their order."""
+    ranks = id_ranks(keys.ids)
+    for i in range(len(keys.folders)):
+        passed = slice(keys.starts[i], keys.starts[i + 1])
+        mine = ranks[keys.row_starts[i] : keys.row_starts[i + 1]]
+        copies = np.flatnonzero(mine)
+        partners = keys.rows[duplicate_of[passed][fates[passed] == DUPLICATE]]
+        ids = [example_id(keys.ids[r].tobytes(), int(ranks[r])).encode() for r in partners.tolist()]
+        yield {
+            "fates": fates[passed],
+            "copies": copies,
+            "copy_ranks": mine[copies],
+            "partners": np.array(ids, np.bytes_),
+        }
+
+
+class _Texts:
+    """The texts of passed rows, by number, read from the shards' memory-mapped files; only a little stays mapped."""
+
+    def __init__(self, files: Sequence[Path], starts: NDArray[np.int64]) -> None:
+        self._files, self._starts = files, starts
+        self._open: OrderedDict[int, _ShardTexts] = OrderedDict()
+        self._reads = 0
+
+    def __enter__(self) -> "_Texts":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.clear()
+
+    def __getitem__(self, row: int) -> str:
+        number = int(np.searchsorted(self._starts, row, "right")) - 1
+        shard = self._open.pop(number, None) or _ShardTexts(self._files[number])
+        self._open[number] = shard
+        if len(self._open) > _OPEN_SHARDS:
+            self._open.popitem(last=False)
+        self._reads += 1
+        if self._reads % _READS_MAPPED == 0:
+            for other in self._open.values():
+                other.let_go()
+        return shard[row - int(self._starts[number])]
+
+
+class _ShardTexts:
+    def __init__(self, file: Path) -> None:
+        import pyarrow as pa
+
+        with open(file, "rb") as f:
+            self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.py_buffer(self._map))
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self._starts = np.concatenate([[0], np.cumsum([b.num_rows for b in batches])])
+        turns = [b.column("turns") for b in batches]
+        self._offsets = [t.offsets for t in turns]
+        self._texts = [t.values.field("text") for t in turns]
+
+    def __getitem__(self, row: int) -> str:
+        batch = int(np.searchsorted(self._starts, row, "right")) - 1
+        row -= int(self._starts[batch])
+        offsets, texts = self._offsets[batch], self._texts[batch]
+        return "".join([texts[i].as_py() for i in range(offsets[row].as_py(), offsets[row + 1].as_py())])
+
+    def let_go(self) -> None:
+        """Unmap what was read; it is mapped again when it is asked for."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
