@@ -284,3 +284,68 @@ def test_an_array_longer_than_the_window(tmp_path: Path) -> None:
     assert [r for _, r in good] == records[: len(good)]
     assert len(good) >= 2998
     assert "broken here" in last[1]
+
+
+def test_objects_over_several_lines(tmp_path: Path) -> None:
+    """As MOSS publishes its conversations: one indented object a file."""
+    records = [{"id": i, "chat": {"turn_1": {"Human": "问\n" * i}}} for i in range(3)]
+    path = tmp_path / "one.json"
+    path.write_text("\n".join(json.dumps(r, indent=4, ensure_ascii=False) for r in records))
+    assert [r for _, r in read_records(path)] == records
+    assert [line for line, _ in read_records(path)] == [1, 9, 17]
+    path.write_text(json.dumps(records[1], indent=4) + "\n{\n  oops")
+    (first, second) = read_records(path)
+    assert first[1] == records[1]
+    assert "object is broken here" in second[1]
+    gz = tmp_path / "one.json.gz"
+    gz.write_bytes(gzip.compress(json.dumps(records[2], indent=1).encode()))
+    assert [r for _, r in read_records(gz)] == records[2:]
+
+
+# ---- documents between blank lines
+
+
+def _blocks(path: Path, target: int) -> list[tuple[int, bytes]]:
+    found, before = [], 0
+    for unit in plan_units(path, target, blocks=True):
+        reader = read_unit(unit)
+        found += [(before + r.line, r.raw) for r in reader]
+        before += reader.lines
+    return found
+
+
+def test_blocks_of_lines_are_documents(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes("\ufeff一。\n二。\n\n  \n三。\r\n\r\n四。".encode())
+    want = [(1, "一。\n二。".encode()), (5, "三。".encode()), (7, "四。".encode())]
+    for target in (1000, 5, 1):
+        assert _blocks(path, target) == want
+    (unit,) = plan_units(path, 1000, blocks=True)
+    assert next(parse_record(r, unit.format) for r in read_unit(unit)) == {"text": "一。\n二。"}
+    packed = tmp_path / "corpus.txt.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert _blocks(packed, 1) == want
+    packed.write_bytes(gzip.compress(path.read_bytes() * 2000)[:-30])
+    assert "damaged here" in list(read_unit(*plan_units(packed, blocks=True)))[-1].error
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["", "a", "bb", " ", "\r", "茶" * 5]), max_size=24), st.integers(1, 40), st.booleans())
+def test_cuts_lose_and_repeat_no_block(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], target: int, ends: bool
+) -> None:
+    path = tmp_path_factory.mktemp("blocks") / "x.txt"
+    path.write_bytes(("\n".join(lines) + "\n" * ends).encode())
+    whole = _blocks(path, 1 << 30)
+    assert [x for _, raw in whole for x in raw.decode().split("\n")] == [x for x in lines if x.strip()]
+    assert _blocks(path, target) == whole
+
+
+def test_a_block_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pandallm.data.lines.LINE_LIMIT", 1000)
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"a\n\n" + b"0123456789\n" * 300 + b"\nb\n")
+    first, long, last = read_unit(*plan_units(path, blocks=True))
+    assert (first.raw, last.raw, last.line) == (b"a", b"b", 304)
+    assert "block of lines of more than" in str(long.error)
+    assert long.size == 3300

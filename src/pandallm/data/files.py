@@ -9,22 +9,17 @@ from typing import Any, NoReturn
 
 import orjson
 
-from pandallm.data.lines import (
-    COMPRESSIONS,
-    convert,
-    not_utf8,
-    open_bytes,
-    other_encoding,
-    read_array,
-    read_lines,
-    read_rest,
-    starts_array,
-)
+from pandallm.data.archives import ARCHIVES, read_archive
+from pandallm.data.lines import read_array, read_blocks, read_lines, read_values, starts_array, starts_object
 from pandallm.data.raw import RawRecord, Unit
+from pandallm.data.streams import COMPRESSIONS, convert, not_utf8, open_bytes, other_encoding, read_rest
 from pandallm.data.tables import TABLES, count_rows, plan_table, read_table
 from pandallm.errors import BadInput
 
-FORMATS = (".jsonl", ".json", ".txt", *TABLES)
+FORMATS = (".jsonl", ".json", ".txt", *TABLES, *ARCHIVES)
+
+#: Format of a unit of text whose documents are separated by blank lines (`plan_units(blocks=True)`).
+BLOCKS = ".txt blocks"
 
 #: About so much is read per unit.
 TARGET_BYTES = 32 << 20
@@ -48,11 +43,13 @@ __all__ = [
 def file_format(path: Path) -> str | None:
     """One of FORMATS (compression looked through), or None where the name says none of them."""
     suffixes = [s.lower() for s in path.suffixes]
+    if suffixes and suffixes[-1] == ".tgz":
+        return ".tar"
     compressed = bool(suffixes) and suffixes[-1] in COMPRESSIONS
     if compressed:
         suffixes.pop()
     kind = suffixes[-1] if suffixes else ""
-    return kind if kind in FORMATS and not (compressed and kind in TABLES) else None
+    return kind if kind in FORMATS and not (compressed and kind in (*TABLES, ".zip")) else None
 
 
 def resolve_files(patterns: str | Sequence[str], where: str) -> list[Path]:
@@ -62,7 +59,7 @@ def resolve_files(patterns: str | Sequence[str], where: str) -> list[Path]:
     pattern matches nothing readable.
     """
     found: set[Path] = set()
-    readable = f"{', '.join(FORMATS)}; lines and arrays also with {' or '.join(COMPRESSIONS)}"
+    readable = f"{', '.join(FORMATS)}; also with {' or '.join(COMPRESSIONS)}"
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         path = Path(pattern)
         if path.is_file():
@@ -88,15 +85,16 @@ def resolve_files(patterns: str | Sequence[str], where: str) -> list[Path]:
 def _known_format(path: Path) -> str:
     kind = file_format(path)
     if kind is None:
-        raise BadInput(f"{path} is of no known format; give {', '.join(FORMATS)}, lines also with .gz or .zst.")
+        raise BadInput(f"{path} is of no known format; give {', '.join(FORMATS)}, also with .gz or .zst.")
     return kind
 
 
-def plan_units(path: Path, target_bytes: int = TARGET_BYTES) -> list[Unit]:
+def plan_units(path: Path, target_bytes: int = TARGET_BYTES, *, blocks: bool = False) -> list[Unit]:
     """The units of a file, in order, of about `target_bytes` each; they depend on the file alone.
 
-    Plain JSON lines and text are cut by byte offsets, Parquet by row groups, Arrow by batches. A compressed file and a JSON
-    array are one unit. An empty file has none. Raises BadInput for a file that does not exist, cannot be opened, is of no
+    Plain JSON lines and text are cut by byte offsets, Parquet by row groups, Arrow by batches. A compressed file, an archive,
+    a JSON array and JSON over several lines are one unit. An empty file has none. blocks: documents of `.txt` files are
+    separated by blank lines instead of being one a line (an adapter's `blocks`). Raises BadInput for a file that does not exist, cannot be opened, is of no
     known format, and for a damaged Parquet or Arrow file.
     """
     kind = _known_format(path)
@@ -105,13 +103,15 @@ def plan_units(path: Path, target_bytes: int = TARGET_BYTES) -> list[Unit]:
             path.stat()
             return plan_table(path, kind, target_bytes)
         size = path.stat().st_size
+        if blocks and kind == ".txt":
+            kind = BLOCKS
         whole = [Unit(path, kind, 0, -1, size)]
-        if path.suffix.lower() in COMPRESSIONS:
+        if path.suffix.lower() in (*COMPRESSIONS, ".tgz") or kind in ARCHIVES:
             return whole
         if not size:
             return []
         with open_bytes(path) as stream:
-            if kind == ".json" and starts_array(stream):
+            if kind == ".json" and (starts_array(stream) or starts_object(stream)):
                 return whole
     except OSError as e:
         raise _cannot_open(path, e) from None
@@ -146,6 +146,9 @@ class UnitReader:
             yield from read_table(unit, self._passed)
             return
         try:
+            if unit.format in ARCHIVES:
+                yield from read_archive(unit.path, unit.format, self._passed)
+                return
             stream = open_bytes(unit.path)
         except OSError as e:
             raise _cannot_open(unit.path, e) from None
@@ -157,8 +160,13 @@ class UnitReader:
                 yield RawRecord(1, b"", error, skipped=size)
                 return
         with open_bytes(unit.path) as stream:
-            if unit.format == ".json" and unit.start == 0 and starts_array(stream):
+            whole = unit.format == ".json" and unit.start == 0
+            if unit.format == BLOCKS:
+                yield from read_blocks(stream, unit.start, unit.stop, self._passed)
+            elif whole and starts_array(stream):
                 yield from read_array(stream, self._passed)
+            elif whole and starts_object(stream):
+                yield from read_values(stream, self._passed)
             else:
                 yield from read_lines(stream, unit.start, unit.stop, self._passed)
 
@@ -191,7 +199,7 @@ def parse_record(raw: RawRecord, kind: str) -> dict[str, Any] | str:
     if raw.record is not None:
         return raw.record
     try:
-        if kind == ".txt":
+        if kind in (".txt", BLOCKS):
             return {"text": raw.raw.decode()}
         record = orjson.loads(raw.raw)
     except ValueError as e:  # also UnicodeDecodeError and orjson.JSONDecodeError

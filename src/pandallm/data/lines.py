@@ -1,160 +1,27 @@
-"""Bytes to raw records: decompression, JSON lines and plain text, JSON arrays. Everything is streamed."""
+"""Streams to raw records: JSON lines and plain text, blocks of lines, JSON arrays and values. Nothing is read whole."""
 
 import codecs
 import io
 import json
-import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from pandallm.data.raw import LINE_LIMIT, RawRecord
-
-COMPRESSIONS = (".gz", ".zst")
+from pandallm.data.streams import BOM, damage_of, not_utf8, read_rest
 
 _PREVIEW_BYTES = 800  # what is kept of a line that is too long
-_BOM = b"\xef\xbb\xbf"
-#: Longer marks first: UTF-32 little endian begins as UTF-16 does.
-_OTHER_BOMS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-
-
-class _Decompressed(io.RawIOBase):
-    """The content of a gz or zst file, all its members or frames. What comes before damage is given; `damage` then tells."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 (closed in close)
-        self._make = _zstd if path.suffix.lower() == ".zst" else _gzip
-        self._decoder = self._make()
-        self._begun = True  # the current member has had input; an empty file is a damaged one
-        self._input = b""
-        self._output = memoryview(b"")
-        self.damage = ""
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._output:
-            self._output = memoryview(self._more())
-        n = min(len(buffer), len(self._output))
-        buffer[:n] = self._output[:n]
-        self._output = self._output[n:]
-        return n
-
-    def _more(self) -> bytes:
-        """The next decompressed bytes; empty at the end and at damage."""
-        while not self.damage:
-            if self._decoder.eof:
-                self._input = self._decoder.unused_data
-                self._decoder, self._begun = self._make(), False
-            if not self._input:
-                self._input = self._file.read(1 << 14)  # small, so that a piece stays small when unpacked
-            if not self._begun and self._make is _gzip:
-                self._input = self._input.lstrip(b"\0")  # gzip files may be padded with zeros
-                if not self._input and self._file.peek(1):
-                    continue
-            if not self._input:
-                if self._begun:
-                    self.damage = "it ends in the middle"
-                return b""
-            data, self._input, self._begun = self._input, b"", True
-            try:
-                if out := self._decoder.decompress(data):
-                    return bytes(out)
-            except Exception as e:  # zlib.error, ZstdError: each library its own
-                self.damage = str(e)
-        return b""
-
-
-def _gzip() -> Any:
-    return zlib.decompressobj(zlib.MAX_WBITS | 16)
-
-
-def _zstd() -> Any:
-    import zstandard
-
-    return zstandard.ZstdDecompressor().decompressobj()
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """The file's content, decompressed where its name says so."""
-    if path.suffix.lower() in COMPRESSIONS:
-        return io.BufferedReader(_Decompressed(path), 1 << 18)
-    return open(path, "rb", buffering=1 << 18)
-
-
-def _damage(stream: IO[bytes]) -> str:
-    """Why the stream ended early, or nothing."""
-    raw = getattr(stream, "raw", None)
-    if isinstance(raw, _Decompressed) and raw.damage:
-        return f"the compressed file is damaged here ({raw.damage}): what follows is lost; fetch or compress it again"
-    return ""
 
 
 def starts_array(stream: IO[bytes]) -> bool:
     """Whether the content begins with `[`."""
     assert isinstance(stream, io.BufferedReader)
-    return stream.peek(4096).removeprefix(_BOM).lstrip().startswith(b"[")
+    return stream.peek(4096).removeprefix(BOM).lstrip().startswith(b"[")
 
 
-def other_encoding(head: bytes) -> str | None:
-    """What to do about a file that begins with the byte order mark of another encoding than UTF-8, or None."""
-    for bom, name in _OTHER_BOMS.items():
-        if head.startswith(bom):
-            return convert(name)
-    return None
-
-
-def convert(encoding: str) -> str:
-    """An error text for a file in this encoding."""
-    return f"the file is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8 OLD > NEW"
-
-
-def not_utf8(data: bytes, position: int) -> str:
-    """An error text for bytes whose decoding fails at `position`: names the encoding where the bytes tell it."""
-    sample = data[max(0, position - 1000) : position + 4000]
-    if b"\0" in sample:
-        return convert("UTF-16")
-    # Text in GB18030 uses almost only the GB 2312 plane (both bytes from A1); in Big5 the second byte is often lower.
-    pairs = high = 0
-    i = 0
-    while i < len(sample) - 1:
-        if sample[i] < 0x80:
-            i += 1
-            continue
-        pairs += 1
-        high += 0xA1 <= sample[i] <= 0xF7 and sample[i + 1] >= 0xA1
-        i += 2
-    for encoding, fits in (("GB18030", high >= 0.9 * pairs), ("Big5", high < 0.9 * pairs)):
-        if pairs >= 2 and fits and _decodes(sample, encoding):
-            return convert(encoding)
-    return f"not valid UTF-8 (byte {position + 1})"
-
-
-def _decodes(sample: bytes, encoding: str) -> bool:
-    """Whether the bytes are text in this encoding; a character cut at either end is allowed."""
-    for start in (0, 1):
-        for stop in (len(sample), len(sample) - 1):
-            try:
-                sample[start:stop].decode(encoding)
-                return True
-            except UnicodeDecodeError:
-                continue
-    return False
-
-
-def read_rest(stream: IO[bytes]) -> int:
-    """Bytes up to the end of the stream; none is kept."""
-    return sum(map(len, iter(lambda: stream.read(1 << 20), b"")))
+def starts_object(stream: IO[bytes]) -> bool:
+    """Whether the first line is a lone `{`: an object written over several lines."""
+    assert isinstance(stream, io.BufferedReader)
+    return stream.peek(4096).removeprefix(BOM).lstrip().split(b"\n", 1)[0].strip() == b"{"
 
 
 def read_lines(stream: IO[bytes], start: int, stop: int, passed: Callable[[int], None]) -> Iterator[RawRecord]:
@@ -169,13 +36,13 @@ def read_lines(stream: IO[bytes], start: int, stop: int, passed: Callable[[int],
         while stop < 0 or position < stop:
             line = stream.readline(LINE_LIMIT)
             if not line:
-                if damage := _damage(stream):
+                if damage := damage_of(stream):
                     yield RawRecord(number + 1, b"", damage)
                 return
             number += 1
             position += len(line)
             if number == 1 and not start:
-                line = line.removeprefix(_BOM)
+                line = line.removeprefix(BOM)
             if line.endswith(b"\n"):
                 raw = line.rstrip(b"\r\n")
             else:
@@ -184,7 +51,7 @@ def read_lines(stream: IO[bytes], start: int, stop: int, passed: Callable[[int],
                     position += more
                     yield _too_long(number, line, more, "line")
                     continue
-                if damage := _damage(stream):
+                if damage := damage_of(stream):
                     yield RawRecord(number, line, damage)
                     return
                 raw = line.rstrip(b"\r")
@@ -192,6 +59,73 @@ def read_lines(stream: IO[bytes], start: int, stop: int, passed: Callable[[int],
                 yield RawRecord(number, raw)
     finally:
         passed(number)
+
+
+def read_blocks(stream: IO[bytes], start: int, stop: int, passed: Callable[[int], None]) -> Iterator[RawRecord]:
+    """Stretches of lines between blank lines, line ends kept inside; those that begin in `start <= position < stop`.
+
+    `passed` is told the number of lines that belong to the unit: each line of a file belongs to one unit. A block of more
+    than LINE_LIMIT bytes is one error record.
+    """
+    number, position, lines, size, first = 0, start, list[bytes](), 0, 0
+    inside = False  # a block that began before `start`
+
+    def block() -> RawRecord:
+        raw = b"".join(lines)
+        return (
+            _too_long(first, raw, size - len(raw), "block of lines")
+            if size > LINE_LIMIT
+            else RawRecord(first, raw.rstrip(b"\r\n"))
+        )
+
+    try:
+        if start:
+            position, inside = _block_at(stream, start)
+        while True:
+            if not size and 0 <= stop <= position:
+                return
+            line = stream.readline(LINE_LIMIT)
+            blank = not line or line.isspace()
+            if blank and size:
+                if damage := damage_of(stream) if not line else "":
+                    yield RawRecord(
+                        first, b"".join(lines)[:_PREVIEW_BYTES], damage, skipped=max(0, size - _PREVIEW_BYTES)
+                    )
+                    return
+                yield block()
+                lines, size = [], 0
+                if 0 <= stop <= position:
+                    return  # the blank line belongs to the next unit
+            if not line:
+                if damage := damage_of(stream):
+                    yield RawRecord(number + 1, b"", damage)
+                return
+            position += len(line)
+            if inside and not blank:
+                continue
+            inside = False
+            number += 1
+            if blank:
+                continue
+            if number == 1 and not start:
+                line = line.removeprefix(BOM)
+            if not size:
+                first = number
+            size += len(line)
+            if size <= LINE_LIMIT or not lines:
+                lines.append(line)
+    finally:
+        passed(number)
+
+
+def _block_at(stream: IO[bytes], start: int) -> tuple[int, bool]:
+    """Where the first line begins at `start` or later, and whether the line before it belongs to a block."""
+    back = min(start, 1 << 16)
+    stream.seek(start - back)
+    line_start = start - back + stream.read(back - 1).rfind(b"\n") + 1
+    stream.seek(line_start)
+    line = stream.readline(LINE_LIMIT)
+    return line_start + len(line), not line.isspace()
 
 
 def _next_line(stream: IO[bytes], start: int, stop: int) -> int:
@@ -248,7 +182,7 @@ class _Text:
             self.lost = len(e.object) - e.start
             self.error, self.ended = not_utf8(e.object, e.start), True
             return True
-        if self.ended and (damage := _damage(self.stream)):
+        if self.ended and (damage := damage_of(self.stream)):
             self.error = damage
         return True
 
@@ -271,20 +205,33 @@ class _Text:
 
 def read_array(stream: IO[bytes], passed: Callable[[int], None]) -> Iterator[RawRecord]:
     """The elements of a top-level JSON array, each as the bytes it stands in. Where it breaks, the rest is one error record."""
+    return _values(stream, passed, True)
+
+
+def read_values(stream: IO[bytes], passed: Callable[[int], None]) -> Iterator[RawRecord]:
+    """JSON values one after the other, each over any number of lines. Where one breaks, the rest is one error record."""
+    return _values(stream, passed, False)
+
+
+def _values(stream: IO[bytes], passed: Callable[[int], None], array: bool) -> Iterator[RawRecord]:
     window, decoder = _Text(stream), json.JSONDecoder()
     try:
         window.skip_blanks()
-        window.position += 1  # [
+        if array:
+            window.position += 1  # [
         first = True
         while True:
             character = window.skip_blanks()
-            if character == "]":
+            if array:
+                if character == "]":
+                    return
+                if not first:
+                    if character != ",":
+                        break
+                    window.position += 1
+                    window.skip_blanks()
+            elif not character and not window.error:
                 return
-            if not first:
-                if character != ",":
-                    break
-                window.position += 1
-                window.skip_blanks()
             first = False
             end = _element(window, decoder)
             if end is None:
@@ -296,7 +243,7 @@ def read_array(stream: IO[bytes], passed: Callable[[int], None]) -> Iterator[Raw
         head = rest[:_PREVIEW_BYTES]
         # The stream stands after all that the window has read.
         size = len(rest) - len(head) + window.lost + read_rest(stream)
-        reason = window.error or "the JSON array is broken here"
+        reason = window.error or f"the JSON {'array' if array else 'object'} is broken here"
         yield RawRecord(window.line(), head, f"{reason}; the rest of the file is left out", skipped=size)
     finally:
         passed(window.line())
