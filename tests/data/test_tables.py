@@ -18,6 +18,7 @@ ROWS = [
     {"id": i, "text": f"第{i}行", "turns": [{"role": "user", "content": "问"}] * (i % 3), "none": None}
     for i in range(5000)
 ]
+READ = [{k: v for k, v in row.items() if v is not None} for row in ROWS]
 
 
 def _write(path: Path, table: pa.Table, rows: int = 700) -> None:
@@ -46,7 +47,7 @@ def test_units_of_a_table_hold_its_rows_once(tmp_path: Path, name: str, target: 
         assert reader.lines == len(records) == count_records(unit)
         assert all(json.loads(r.raw) == r.record for r in records)
         got += [parse_record(r, unit.format) for r in records]
-    assert got == ROWS
+    assert got == READ
     assert [n for n, _ in read_records(path)] == list(range(1, 5001))
 
 
@@ -62,12 +63,12 @@ def test_values_that_json_does_not_know_become_text(tmp_path: Path) -> None:
     }
     _write(tmp_path / "x.parquet", pa.Table.from_pylist([row]))
     ((_, record),) = read_records(tmp_path / "x.parquet")
+    assert record.pop("nan") is None
     assert record == {
         "day": "2026-01-02",
         "at": "2026-01-02T03:04:05",
         "price": "1.50",
         "bytes": "/wA=",
-        "nan": None,
         "half": 0.5,
         "list": ["YQ=="],
     }
@@ -107,3 +108,10 @@ def test_tables_are_found_by_pattern_but_not_compressed(tmp_path: Path) -> None:
     for name in ("a.parquet", "b.arrow", "c.parquet.gz"):
         (tmp_path / name).touch()
     assert [p.name for p in resolve_files(f"{tmp_path}/*", "w")] == ["a.parquet", "b.arrow"]
+
+
+def test_null_fields_of_objects_are_left_out_and_null_elements_stay(tmp_path: Path) -> None:
+    rows = [{"a": {"x": 1, "y": None}, "b": None, "c": [{"z": None}, {"z": 2}], "d": [None, 1]}, {"a": {"y": 2}}]
+    _write(tmp_path / "x.parquet", pa.Table.from_pylist(rows))
+    got = [r for _, r in read_records(tmp_path / "x.parquet")]
+    assert got == [{"a": {"x": 1}, "c": [{}, {"z": 2}], "d": [None, 1]}, {"a": {"y": 2}}]

@@ -81,12 +81,16 @@ class HeldOutSpec(Spec):
 
 
 class DatasetSpec(Spec):
-    """A data set of the Hugging Face hub, or a folder that `datasets` reads (needs pandallm[datasets])."""
+    """A data set of the Hugging Face hub, or a folder that `datasets` reads (needs pandallm[datasets]).
+
+    files: these files of the repository as they stand (patterns), without `datasets`; config and split do not count then.
+    """
 
     id: str
     config: str | None = None
     split: str = "train"
     revision: str | None = None
+    files: str | tuple[str, ...] = ()
 
 
 class TemplatesSpec(Spec):

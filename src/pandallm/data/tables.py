@@ -110,6 +110,7 @@ def read_table(unit: Unit, passed: Callable[[int], None]) -> Iterator[RawRecord]
     """The rows of a unit. Where the file is damaged, what follows is one error record.
 
     Values that JSON does not know become text: dates in ISO form, decimals in digits, bytes in base 64; NaN becomes null.
+    Null fields are left out: tables of records with different fields hold all fields in each row.
     """
     import pyarrow as pa
 
@@ -117,6 +118,7 @@ def read_table(unit: Unit, passed: Callable[[int], None]) -> Iterator[RawRecord]
     try:
         for batch in _batches(unit):
             plain = all(_is_plain(field.type) for field in batch.schema)
+            nested = any(pa.types.is_nested(field.type) for field in batch.schema)
             try:
                 rows: list[dict[str, Any] | None] = list(batch.to_pylist())
             except UnicodeDecodeError:
@@ -126,12 +128,20 @@ def read_table(unit: Unit, passed: Callable[[int], None]) -> Iterator[RawRecord]
                 if row is None:
                     yield RawRecord(number, b"", "a text of this row is not UTF-8")
                     continue
+                row = _without_nulls(row) if nested else {k: v for k, v in row.items() if v is not None}
                 raw = orjson.dumps(row, default=_as_text, option=orjson.OPT_NON_STR_KEYS)
                 yield RawRecord(number, raw, None, row if plain else orjson.loads(raw))
     except (pa.ArrowException, OSError) as e:
         yield RawRecord(number + 1, b"", f"the file is damaged here ({str(e).splitlines()[0]}): what follows is lost")
     finally:
         passed(number)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Without the null fields of objects, at any depth; null elements of lists stay."""
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
 def _row(batch: "pa.RecordBatch", i: int) -> dict[str, Any] | None:

@@ -54,7 +54,7 @@ def adapt(record: Mapping[str, Any], options: Options) -> Adapted | Skip:
                 return Skip("tools")
             if message.get("role") in TOOLS:
                 continue
-        if "content" not in message and not (message.get("tool_calls") or message.get("function_call")):
+        if message.get("content") is None and not (message.get("tool_calls") or message.get("function_call")):
             raise RecordError(f"message {number} has no `content`")
         kept.append(message)
     try:
