@@ -1,66 +1,120 @@
-"""Which examples repeat a benchmark's text, by shared runs of characters."""
+"""Which texts repeat a benchmark's questions, by shared runs of characters."""
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pandallm.data.ngrams import ngram_hashes
+from pandallm.data.fold import contamination_batch, contamination_text
+from pandallm.data.ngrams import ngram_hashes, text_blocks, whole_windows, window_hashes
 
-_NOT_TEXT = re.compile(r"[\W_]+")
-_TABLE_BITS = 24
+__all__ = ["Contamination", "ContaminationIndex", "Overlap", "contamination_text"]
 
+#: task -> [(question id, text)]
 Contamination: TypeAlias = Mapping[str, Sequence[tuple[str, str]]]
 
+#: A text is listed with at most so many questions, the strongest first.
+MAX_OVERLAPS = 1_000
+#: The filter has at least so many bits for each n-gram: 3 % of the n-grams that are in no question pass it.
+_BITS_PER_NGRAM = 32
+_MAX_FILTER_BITS = 27
 
-def contamination_text(text: str) -> str:
-    """NFKC, lower case, letters and digits only: what two printings of one text share."""
-    return _NOT_TEXT.sub("", unicodedata.normalize("NFKC", text).lower())
+
+class Overlap(NamedTuple):
+    """What a text shares with a question: `grams` distinct n-grams, `share` of the question's own."""
+
+    task: str
+    question: str
+    grams: int
+    share: float
 
 
 class ContaminationIndex:
     """n-grams of benchmark texts, sorted by hash; every hit is checked character by character.
 
-    texts: task -> [(question id, text)].
+    texts: task -> [(question id, text)]; several texts of one id count as one question. Texts are compared by
+    `contamination_text`; one shorter than `ngram_chars` characters has no n-gram and is never found. Memory: about 30
+    bytes an n-gram.
     """
 
     def __init__(self, texts: Contamination, ngram_chars: int = 13) -> None:
         self.ngram_chars = ngram_chars
-        self._names = [(task, question) for task, rows in texts.items() for question, _ in rows]
-        self._texts = [contamination_text(text) for rows in texts.values() for _, text in rows]
-        hashes, offsets = ngram_hashes(self._texts, ngram_chars)
-        owners = np.repeat(np.arange(len(self._texts)), np.diff(offsets))
-        order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[order]
-        self._owners = owners[order].astype(np.int32)
-        self._places = (np.arange(len(hashes)) - offsets[owners])[order].astype(np.int32)
-        self._table = np.zeros(1 << _TABLE_BITS, np.bool_)  # most misses end at one look here
-        self._table[hashes >> np.uint64(64 - _TABLE_BITS)] = True
+        rows = [(task, question, text) for task, questions in texts.items() for question, text in questions]
+        numbers: dict[tuple[str, str], int] = {}
+        owner = np.array([numbers.setdefault((task, q), len(numbers)) for task, q, _ in rows], np.int32)
+        self._names = list(numbers)
+        batch = contamination_batch([text for _, _, text in rows])
+        self._points = batch.points
+        hashes, offsets = ngram_hashes(batch, ngram_chars)
+        counts = np.diff(offsets)
+        owners = np.repeat(owner, counts)
+        places = np.arange(len(hashes)) + np.repeat(batch.offsets[:-1] - offsets[:-1], counts)
+        order = np.lexsort((owners, hashes))
+        hashes, owners, places = hashes[order], owners[order], places[order]
+        own = np.ones(len(hashes), np.bool_)  # the first of a question's copies of an n-gram
+        own[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+        hashes, self._owners, self._places = hashes[own], owners[own], places[own]
+        self._sizes = np.bincount(self._owners, minlength=len(self._names))  # distinct n-grams of each question
+        self._hashes, starts = np.unique(hashes, return_index=True)
+        self._ends = np.append(starts, len(hashes))
+        bits = min(_MAX_FILTER_BITS, max(3, (_BITS_PER_NGRAM * len(self._hashes)).bit_length()))
+        self._shift = np.uint64(64 - bits)
+        self._filter = _bit_table(self._hashes >> self._shift, bits)
 
-    def find(self, texts: Sequence[str]) -> list[tuple[str, str] | None]:
-        """For each text the (task, question id) of the first benchmark run that it holds, or None."""
-        found: list[tuple[str, str] | None] = [None] * len(texts)
-        if not len(self._hashes) or not texts:
+    def overlaps(self, texts: Sequence[str]) -> list[list[Overlap]]:
+        """For each text the questions that it shares an n-gram with: the most n-grams first, then in the index's order.
+
+        At most MAX_OVERLAPS a text.
+        """
+        found: list[list[Overlap]] = [[] for _ in texts]
+        if not len(self._hashes):
             return found
-        n, plain = self.ngram_chars, [contamination_text(t) for t in texts]
-        hashes, offsets = ngram_hashes(plain, n)
-        candidates = np.flatnonzero(self._table[hashes >> np.uint64(64 - _TABLE_BITS)])
-        low = np.searchsorted(self._hashes, hashes[candidates], "left")
-        hit = self._hashes[np.minimum(low, len(self._hashes) - 1)] == hashes[candidates]
-        candidates, low = candidates[hit], low[hit]
-        documents = np.searchsorted(offsets, candidates, "right") - 1
-        for candidate, first, document in zip(candidates.tolist(), low.tolist(), documents.tolist(), strict=True):
-            if found[document] is not None:
-                continue
-            start = candidate - int(offsets[document])
-            gram = plain[document][start : start + n]
-            for k in range(first, len(self._hashes)):
-                if self._hashes[k] != hashes[candidate]:
-                    break
-                owner, place = int(self._owners[k]), int(self._places[k])
-                if self._texts[owner][place : place + n] == gram:
-                    found[document] = self._names[owner]
-                    break
+        batch = contamination_batch(texts)
+        for start, stop in text_blocks(batch.offsets):
+            begin, end = batch.offsets[start], batch.offsets[stop]
+            points, offsets = batch.points[begin:end], batch.offsets[start : stop + 1] - begin
+            places, grams = self._probe(points, offsets)
+            owners = np.searchsorted(offsets, places, "right") - 1
+            for text in np.unique(owners).tolist():
+                mine = owners == text
+                found[start + text] = self._strongest(points, places[mine], grams[mine])
         return found
+
+    def _probe(
+        self, points: NDArray[np.uint32], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where n-grams begin whose hash is in the index, and the numbers of these hashes."""
+        hashes = window_hashes(points, self.ngram_chars)
+        slots = hashes >> self._shift
+        set_bits = self._filter[slots >> np.uint64(3)] >> (slots & np.uint64(7)).astype(np.uint8)
+        places = np.flatnonzero((set_bits & np.uint8(1)).view(np.bool_) & whole_windows(offsets, self.ngram_chars))
+        sought = hashes[places]
+        grams = np.minimum(np.searchsorted(self._hashes, sought), len(self._hashes) - 1)
+        there = self._hashes[grams] == sought
+        return places[there], grams[there]
+
+    def _strongest(
+        self, points: NDArray[np.uint32], places: NDArray[np.int64], grams: NDArray[np.int64]
+    ) -> list[Overlap]:
+        """Overlaps of one text, whose n-grams at `places` have the hashes of these numbers."""
+        grams, first = np.unique(grams, return_index=True)
+        counts = self._ends[grams + 1] - self._ends[grams]
+        entries = np.arange(int(counts.sum())) + np.repeat(self._ends[grams] - (np.cumsum(counts) - counts), counts)
+        here, there = np.repeat(places[first], counts), self._places[entries]
+        same = np.ones(len(entries), np.bool_)
+        for k in range(self.ngram_chars):
+            same &= points[here + k] == self._points[there + k]
+        questions, shared = np.unique(self._owners[entries[same]], return_counts=True)
+        order = np.argsort(-shared, kind="stable")[:MAX_OVERLAPS]
+        return [
+            Overlap(self._names[q][0], self._names[q][1], n, n / int(self._sizes[q]))
+            for q, n in zip(questions[order].tolist(), shared[order].tolist(), strict=True)
+        ]
+
+
+def _bit_table(slots: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
+    """One bit for each of 2**bits slots, set where a slot is named: (2**bits / 8,)."""
+    table = np.zeros(1 << (bits - 3), np.uint8)
+    np.bitwise_or.at(table, slots >> np.uint64(3), np.left_shift(1, slots & np.uint64(7)).astype(np.uint8))
+    return table

@@ -1,31 +1,71 @@
 """Rolling hashes of character n-grams, shared by dedup and decontamination."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+from pandallm.data.fold import FoldedBatch
+
+_FACTOR = 0x9E3779B97F4A7C15
 _MIX = np.uint64(0xD6E8FEB86659FD93)
+#: Code points worked on at a time: what a block needs fits the processor's cache.
+_BLOCK = 1 << 15
 
 
-def ngram_hashes(texts: Sequence[str], n: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def ngram_hashes(batch: FoldedBatch, n: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """64-bit hashes of all character n-grams: (hashes, offsets), text i holding hashes[offsets[i]:offsets[i+1]].
 
-    Polynomial in the code points, mixed at the end. A text shorter than n has none. The texts must hold no lone
-    surrogates.
+    Polynomial in the code points, mixed at the end. A text shorter than n has none.
     """
-    lengths = np.fromiter((len(t) for t in texts), np.int64, len(texts))
-    flat = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
-    hashes = np.zeros(len(flat), np.uint64)
-    for k in range(n):  # windows that run past their text are left out below
-        hashes *= _FACTOR
-        hashes[: max(len(flat) - k, 0)] += flat[k:]
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(np.diff(batch.offsets) - n + 1, 0))]).astype(np.int64)
+    hashes = np.empty(int(offsets[-1]), np.uint64)
+    for start, stop in text_blocks(batch.offsets):
+        begin = batch.offsets[start]
+        windows = window_hashes(batch.points[begin : batch.offsets[stop]], n)
+        hashes[offsets[start] : offsets[stop]] = windows[whole_windows(batch.offsets[start : stop + 1] - begin, n)]
+    return hashes, offsets
+
+
+def text_blocks(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Spans of texts, each as many as fit a block (at least one)."""
+    start, texts = 0, len(offsets) - 1
+    while start < texts:
+        stop = int(np.searchsorted(offsets, offsets[start] + _BLOCK, "right")) - 1
+        stop = max(start + 1, stop)
+        yield start, stop
+        start = stop
+
+
+def window_hashes(points: NDArray[np.uint32], n: int) -> NDArray[np.uint64]:
+    """The hash of the n code points from each place on: (points,) uint64; those that run past the end mean nothing.
+
+    hash = sum of points[i + k] * FACTOR^(n-1-k) modulo 2^64, then mixed. Windows are doubled, so that log2(n) products do.
+    """
+    single = points.astype(np.uint64)
+    hashes, width = single, 1
+    for bit in bin(n)[3:]:
+        hashes, width = _join(hashes, hashes, width, width), 2 * width
+        if bit == "1":
+            hashes, width = _join(hashes, single, width, 1), width + 1
+    if hashes is single:
+        hashes = single.copy()
     hashes ^= hashes >> np.uint64(32)
     hashes *= _MIX
     hashes ^= hashes >> np.uint64(29)
-    counts = np.maximum(lengths - n + 1, 0)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    starts = np.cumsum(lengths) - lengths
-    index = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(starts, counts)
-    return hashes[index], offsets
+    return hashes
+
+
+def _join(left: NDArray[np.uint64], right: NDArray[np.uint64], width: int, right_width: int) -> NDArray[np.uint64]:
+    """Windows of `width` followed by windows of `right_width`."""
+    joined = left * np.uint64(pow(_FACTOR, right_width, 1 << 64))
+    joined[: max(len(left) - width, 0)] += right[width:]
+    return joined
+
+
+def whole_windows(offsets: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    """Which windows end within their text: (points,)."""
+    whole = np.ones(int(offsets[-1]), np.bool_)
+    for k in range(1, n):
+        whole[np.maximum(offsets[1:] - k, offsets[:-1])[np.diff(offsets) > 0]] = False
+    return whole
