@@ -95,7 +95,7 @@ def test_rare_characters_are_spelt_in_bytes(tmp_path: Path) -> None:
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="hold no text"):
         train_tokenizer(VocabularySpec(size=400), [corpus(tmp_path / "corpus", [])], tmp_path / "tokenizer")
-    with pytest.raises(BadInput, match="clean other first"):
+    with pytest.raises(BadInput, match="other is no cleaned corpus"):
         train_tokenizer(VocabularySpec(size=400), [tmp_path / "other"], tmp_path / "tokenizer")
     assert not (tmp_path / "tokenizer").exists()
 

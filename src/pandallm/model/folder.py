@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pandallm.errors import BadInput
 from pandallm.model.spec import Dtype
@@ -92,8 +92,10 @@ def load_tokenizer(folder: Path) -> Any:
         raise BadInput(f"{folder} has no tokenizer that can be read without its own code ({first_line(e)}).") from None
 
 
-def load_model(folder: Path, dtype: Dtype = "float32", device: str = "cpu") -> Any:
+def load_model(folder: Path, dtype: Dtype | Literal["auto"] = "float32", device: str = "cpu") -> Any:
     """The folder's causal language model, in eval mode, with packed attention selected (`model.packed`).
+
+    dtype `auto`: as stored.
 
     Raises BadInput for a folder that is not a model, needs code of its own, or lacks weights.
     """
@@ -107,7 +109,7 @@ def load_model(folder: Path, dtype: Dtype = "float32", device: str = "cpu") -> A
         with quiet_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=getattr(torch, dtype),
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 attn_implementation=PACKED_ATTENTION,
                 use_safetensors=True,
                 trust_remote_code=False,

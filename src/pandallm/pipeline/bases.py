@@ -1,5 +1,7 @@
-"""The model that exists before any training here: imported, or initialised from scratch."""
+"""The model that exists before any training here: imported (and its vocabulary extended), or initialised from scratch."""
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,46 @@ def import_base(run: "Run") -> Artifact:
     else:
         settings = {"model": base.model, "revision": base.revision}
     return run.stage("import base", "import", settings, inputs, make)
+
+
+def extend_base(run: "Run", original: Artifact) -> Artifact:
+    """The base with new pieces in its vocabulary and rows for them: again an ordinary Hugging Face folder."""
+    spec = run.recipe.base.extend
+    assert spec is not None
+    cleaned = {c: run.corpus(c) for c in spec.corpora or tuple(run.recipe.corpora)}
+
+    def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+        from pandallm.data.extend import characters_per_token, extend_tokenizer, new_parts
+        from pandallm.model.grow import grow_rows
+
+        source, model, tokenizer = original.path / "model", work.folder / "model", work.folder / ".tokenizer"
+        corpora = [artifact.path for artifact in cleaned.values()]
+        facts = extend_tokenizer(spec, source, corpora, tokenizer, progress=progress)
+        report = characters_per_token(source, tokenizer, corpora)
+        first, parts = new_parts(tokenizer)
+        rows = grow_rows(
+            source, model, first, parts, init=spec.init, pad_to_multiple=spec.pad_to_multiple, seed=run.recipe.seed
+        )
+        os.replace(tokenizer / "pieces.jsonl", work.folder / "pieces.jsonl")
+        for file in sorted(tokenizer.iterdir()):
+            os.replace(file, model / file.name)
+        for file in sorted(source.iterdir()):  # settings of the tokenizer, chat template, licence
+            stale = ".safetensors" in file.name or file.name == "tokenizer.model"
+            if not stale and not (model / file.name).exists():
+                shutil.copyfile(file, model / file.name)
+        return {**facts, **rows, "characters_per_token": report}
+
+    settings = {**spec.model_dump(mode="json", exclude={"corpora"}), "seed": run.recipe.seed}
+    inputs = {"base": original.digest, **{f"corpus:{c}": a.digest for c, a in cleaned.items()}}
+    artifact = run.stage("extend vocabulary", "extend", settings, inputs, make)
+    facts = artifact.manifest["facts"]
+    report = facts["characters_per_token"]
+    before, after = (report["total"][f"characters_per_token_{when}"] for when in ("before", "after"))
+    run.progress.say(
+        f"extend vocabulary: {facts['tokens_before']:,} to {facts['tokens']:,} tokens; characters per token on {report['text']} "
+        f"text {before:.2f} before, {after:.2f} now"
+    )
+    return artifact
 
 
 def initialise_base(run: "Run") -> Artifact:

@@ -173,14 +173,26 @@ def _check_names(recipe: Recipe, document: Document, overridden: Mapping[tuple[s
         refuse(["base", "scratch", "train", "corpus"], "corpus", recipe.base.scratch.train.corpus, corpora)
         for i, corpus in enumerate(recipe.base.scratch.tokenizer.corpora):
             refuse(["base", "scratch", "tokenizer", "corpora", i], "corpus", corpus, corpora)
+    if recipe.base.extend:
+        for i, corpus in enumerate(recipe.base.extend.corpora):
+            refuse(["base", "extend", "corpora", i], "corpus", corpus, corpora)
+        if not corpora:
+            place = _where(["base", "extend"], document, overridden)
+            raise BadInput(f"{place}: base.extend: there is no corpus to learn new pieces on; add one under 'corpora'.")
+    reserved = {
+        "base": "the base model",
+        **({"original": "the model before base.extend"} if recipe.base.extend else {}),
+    }
     before = ["base"]
     for name, stage in recipe.stages.items():
-        if name == "base":
-            place = _where(["stages", "base"], document, overridden)
-            raise BadInput(f"{place}: stages.base: 'base' names the base model; give the stage another name.")
+        if name in reserved:
+            place = _where(["stages", name], document, overridden)
+            raise BadInput(f"{place}: stages.{name}: '{name}' names {reserved[name]}; give the stage another name.")
         refuse(["stages", name, "from"], "stage", stage.from_, before)
         refuse(["stages", name, "corpus"], "corpus", stage.corpus, corpora)
         before.append(name)
+    if recipe.base.extend:
+        before.append("original")
     from pandallm.tasks.load import list_tasks
 
     tasks = sorted({*recipe.tasks, *list_tasks()})

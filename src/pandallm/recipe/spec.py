@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pandallm.data.spec import CorpusSpec, VocabularySpec
+from pandallm.data.spec import CorpusSpec, ExtendSpec, VocabularySpec
 from pandallm.evaluate.spec import EvaluateSpec
 from pandallm.microworld.spec import WorldSpec
 from pandallm.model.spec import ArchitectureSpec, GgufSpec
@@ -28,18 +28,24 @@ class ScratchSpec(Spec):
 
 
 class BaseSpec(Spec):
-    """Where the base model comes from: exactly one of `model` (folder or hub id), `gguf`, `scratch`."""
+    """Where the base model comes from: exactly one of `model` (folder or hub id), `gguf`, `scratch`.
+
+    `extend` gives a `model` or `gguf` new pieces; the result is the base of all stages. The model as it came is then `original`.
+    """
 
     model: str | None = None
     revision: str | None = None
     gguf: GgufSpec | None = None
     scratch: ScratchSpec | None = None
+    extend: ExtendSpec | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> "BaseSpec":
         given = [n for n in ("model", "gguf", "scratch") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of model, gguf, scratch (given: {', '.join(given) or 'none'})")
+        if self.extend and self.scratch:
+            raise ValueError("extend is for a model that exists already; set scratch.tokenizer.size instead")
         return self
 
 
