@@ -19,6 +19,7 @@ import orjson
 
 from pandallm.data.adapters import get_adapter, templates_digest
 from pandallm.data.clean_shard import clean_shard, make_cleaner
+from pandallm.data.contamination import Hit, merge_contamination
 from pandallm.data.corpus import PARTS
 from pandallm.data.decide import decide
 from pandallm.data.engine import Engine, LocalEngine
@@ -138,6 +139,11 @@ class _Build:
                 )
         self._quarantine(tasks, self.store.folder / ".quarantine.jsonl")
         place(self.store.folder / ".quarantine.jsonl", self.out / "quarantine.jsonl")
+        if contamination and self.spec.decontaminate:
+            questions = {task: [question for question, _ in texts] for task, texts in contamination.items()}
+            settings = self.spec.decontaminate
+            found = merge_contamination(self._hits(), questions, settings.ngram_chars, settings.action)
+            write_json(self.out / "contamination.json", found)
         write_json(self.out / "ledger.json", ledger)
         self.store.finish()
         return ledger
@@ -155,7 +161,8 @@ class _Build:
     def _clear_parts(self) -> None:
         for part in PARTS:
             shutil.rmtree(self.out / part, ignore_errors=True)
-        (self.out / "ledger.json").unlink(missing_ok=True)
+        for left in ("ledger.json", "contamination.json"):
+            (self.out / left).unlink(missing_ok=True)
 
     def _begin(self, contamination: Contamination) -> bool:
         """Use what an earlier call for the same input left (then True), or clear everything."""
@@ -212,6 +219,12 @@ class _Build:
             for fate, (records, size) in counted["counts"].items():
                 ledger.book(shard.source, fate, records, size)
         return ledger.facts()
+
+    def _hits(self) -> Iterator[Hit]:
+        for shard in self.shards:
+            if (path := self.store.hits(shard)).is_file():
+                for example, fate, overlaps in _json_lines(path):
+                    yield Hit(example, shard.source, fate, overlaps)
 
     def _quarantine(self, tasks: Sequence[WriteTask], path: Path) -> None:
         with open(path, "w", encoding="utf-8") as f:

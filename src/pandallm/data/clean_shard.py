@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pandallm.data.adapters import Adapted, Adapter, RecordError, get_adapter
 from pandallm.data.decontaminate import ContaminationIndex
-from pandallm.data.dedup import band_keys, content_keys, fold
+from pandallm.data.dedup import text_keys
 from pandallm.data.files import RawRecord, parse_record, read_unit
 from pandallm.data.shards import FACTS, Shard, ShardStore
 from pandallm.data.spec import CorpusSpec, MinhashDedup
@@ -174,15 +174,15 @@ def _clean(cleaner: Cleaner, shard: Shard, folder: Path) -> None:
             rows.append(np.array(batch.rows, np.int64) + start)
             passed.write_batch(_passed(batch, start))
             dropped.write_batch(_dropped(batch, start))
-            folded = [fold(t) for t in batch.joined]
-            content.append(content_keys(folded).tobytes())
-            if isinstance(cleaner.spec.dedup, MinhashDedup):
-                band_keys(folded, cleaner.spec.dedup).tofile(bands)
+            keys = text_keys(batch.joined, cleaner.spec.dedup)
+            content.append(keys.content.tobytes())
+            if keys.bands is not None:
+                keys.bands.tofile(bands)
             if cleaner.index is not None:
-                for i, hit in enumerate(cleaner.index.find(batch.joined)):
-                    if hit:
+                for i, overlaps in enumerate(cleaner.index.overlaps(batch.joined)):
+                    if overlaps:
                         hit_rows.append(passed_before + i)
-                        hits.write(orjson.dumps([[*hit, 1, 0.0]]) + b"\n")
+                        hits.write(orjson.dumps([list(o) for o in overlaps]) + b"\n")
             passed_before += len(batch.joined)
     np.save(folder / "ids.npy", np.frombuffer(b"".join(ids), np.dtype((np.void, ID_BYTES))))
     np.save(folder / "rows.npy", np.concatenate(rows) if rows else np.zeros(0, np.int64))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pandallm.data.clean_shard import ID_BYTES
-from pandallm.data.dedup import exact_duplicates, fold, near_duplicates
+from pandallm.data.dedup import exact_duplicates, near_duplicates
 from pandallm.data.shards import Shard, ShardStore
 from pandallm.data.spec import CorpusSpec, MinhashDedup, NoDedup
 from pandallm.errors import BadInput
@@ -82,8 +82,13 @@ def _duplicates(spec: CorpusSpec, keys: _Keys, progress: Progress) -> NDArray[np
     representative = exact_duplicates(keys.content[where])
     if isinstance(spec.dedup, MinhashDedup):
         with _Texts([f / "passed.arrow" for f in keys.folders], keys.starts) as texts:
-            bands = np.stack([keys.band(i)[where] for i in range(spec.dedup.bands)], axis=1)
-            representative = near_duplicates(bands, representative, lambda i: fold(texts[int(where[i])]), spec.dedup)
+            representative = near_duplicates(
+                lambda number: keys.band(number)[where],
+                representative,
+                lambda i: texts[int(where[i])],
+                spec.dedup,
+                progress,
+            )
     duplicate_of[where] = where[representative]
     return duplicate_of
 

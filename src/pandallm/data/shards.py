@@ -1,8 +1,8 @@
 """A corpus under way: its files planned as shards, and the folder that holds what is known of each shard.
 
 Layout of the folder (`.shards` in the corpus): `plan.json` (what the rest belongs to), `00012/` (what cleaning made of
-shard 12; renamed into place when it is whole), `decisions/` (what becomes of each row, all shards), `00012.done.json` (the
-shard's parts of the corpus are written).
+shard 12; renamed into place when it is whole), `decisions/` (what becomes of each row, all shards), `00012.hits.jsonl`
+(overlaps with benchmarks), `00012.done.json` (the shard's parts of the corpus are written).
 """
 
 import os
@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pandallm.data.adapters import ADAPTERS
+from pandallm.data.adapters import ADAPTERS
 from pandallm.data.files import Unit, plan_units, read_unit
 from pandallm.data.spec import CorpusSpec
 from pandallm.store import digest_json, read_json, write_json
@@ -68,7 +70,8 @@ def plan_shards(
     for source, s in spec.sources.items():
         pieces: list[Piece] = []
         size = 0
-        for piece in _pieces(files[source], s.max_records, shard_bytes):
+        blocks = ADAPTERS[s.adapter].blocks
+        for piece in _pieces(files[source], s.max_records, shard_bytes, blocks):
             if pieces and (size + piece.unit.bytes > shard_bytes or len(pieces) == SHARD_UNITS):
                 shards.append(Shard(len(shards), source, tuple(pieces)))
                 pieces, size = [], 0
@@ -79,8 +82,8 @@ def plan_shards(
     return tuple(shards)
 
 
-def _pieces(files: Sequence[Path], max_records: int | None, shard_bytes: int) -> Iterator[Piece]:
-    units = [(number, unit) for number, path in enumerate(files) for unit in plan_units(path, shard_bytes)]
+def _pieces(files: Sequence[Path], max_records: int | None, shard_bytes: int, blocks: bool) -> Iterator[Piece]:
+    units = [(n, unit) for n, path in enumerate(files) for unit in plan_units(path, shard_bytes, blocks=blocks)]
     left = max_records
     for number, unit in units:
         yield Piece(number, unit, left)
@@ -135,6 +138,10 @@ class ShardStore:
     def facts(self, shard: Shard) -> dict[str, Any]:
         """What cleaning counted."""
         return dict(read_json(self.shard(shard) / FACTS))
+
+    def hits(self, shard: Shard) -> Path:
+        """Where the written shard's overlaps with benchmarks stand: JSON lines of id, fate, overlaps; absent where none."""
+        return self.folder / f"{shard.name}.hits.jsonl"
 
     @property
     def decisions(self) -> Path:

@@ -12,6 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pandallm.data.clean_shard import ID_BYTES, PREVIEW_CHARS, turns_type
+from pandallm.data.contamination import Fate
 from pandallm.data.decide import CONTAMINATED, DUPLICATE, HELD_OUT, KEPT, example_id
 from pandallm.data.shards import Shard, ShardStore, place
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 GROUP_ROWS = 8_192
 GROUP_BYTES = 16 << 20
 
+_HIT_FATES: dict[int, Fate] = {KEPT: "kept", HELD_OUT: "held_out", DUPLICATE: "duplicate", CONTAMINATED: "dropped"}
 _FATES = {KEPT: "kept", HELD_OUT: "held_out", DUPLICATE: "duplicate", CONTAMINATED: "contaminated"}
 
 
@@ -76,6 +78,7 @@ def _write(writer: Writer, task: WriteTask) -> dict[str, Any]:
     with np.load(writer.store.decisions / f"{name}.npz") as decisions:
         plan = _Plan(folder, **decisions)
     counts: dict[str, list[int]] = {}
+    hits: list[bytes] = []
     part = writer.store.folder / f".{name}.parts.{uuid.uuid4().hex[:12]}"
     part.mkdir()
     try:
@@ -100,10 +103,14 @@ def _write(writer: Writer, task: WriteTask) -> dict[str, Any]:
                     entry = counts.setdefault(reason, [0, 0])
                     entry[0] += 1
                     entry[1] += size
+            hits += plan.hits_of(passed, ids, rows)
             plan.taken += passed.num_rows
         for into, file in parts.items():
             if file.close():
                 place(file.path, writer.out / into / f"{name}.parquet")
+        if hits:
+            (part / "hits").write_bytes(b"".join(hits))
+            place(part / "hits", writer.store.hits(task.shard))
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return {"counts": counts}
@@ -148,9 +155,18 @@ class _Plan:
         ids = [example_id(digests[ID_BYTES * i : ID_BYTES * (i + 1)], r) for i, r in enumerate(ranks.tolist())]
         return pa.array(ids, pa.string())
 
+    def hits_of(self, passed: "pa.RecordBatch", ids: "pa.StringArray", rows: slice) -> Iterator[bytes]:
+        """JSON lines for the rows of a batch that overlap with benchmarks: id, fate, overlaps."""
+        if not self.hits:
+            return
+        for i, row in enumerate(passed["row"].to_pylist()):
+            if overlaps := self.hits.get(self.taken + i):
+                fate = _HIT_FATES[int(self.fates[self.taken + i])]
+                yield orjson.dumps([ids[row - rows.start].as_py(), fate, overlaps]) + b"\n"
+
     def strongest(self, number: int) -> str:
         """`task:question` of the question that shares most n-grams with a passed row."""
-        task, question, *_ = max(self.hits[number], key=lambda overlap: overlap[2])
+        task, question, *_ = self.hits[number][0]
         return f"{task}:{question}"
 
     def next_partner(self) -> str:
