@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pandallm.data.spec import DatasetSpec
 from pandallm.progress import Progress
 from pandallm.recipe.load import expand
 from pandallm.recipe.spec import Recipe
@@ -11,6 +12,7 @@ from pandallm.store import Artifact, FileDigests, Work, digest_file, digest_json
 from pandallm.train.spec import TrainSpec
 
 if TYPE_CHECKING:
+    from pandallm.data.hub import DatasetFiles
     from pandallm.pipeline.run import Run
 
 #: Fields of a training stage that shape the packs, not the optimizer.
@@ -18,13 +20,25 @@ PACK_FIELDS = ("epochs", "tokens", "steps", "sequence_length", "batch_sequences"
 
 
 def source_files(recipe: Recipe, corpus: str, source: str, variables: Mapping[str, str]) -> list[Path]:
-    """The files of a source, `${names}` replaced. Raises BadInput where a pattern matches nothing."""
+    """The files of a source, `${names}` replaced; a data set by id is fetched where the cache lacks it.
+
+    Raises BadInput where a pattern matches nothing or the data set cannot be had.
+    """
     from pandallm.data.files import resolve_files
 
-    files = recipe.corpora[corpus].sources[source].files
+    spec = recipe.corpora[corpus].sources[source]
     where = f"corpora.{corpus}.sources.{source}.files"
-    patterns = [files] if isinstance(files, str) else list(files)
+    if spec.dataset:
+        return list(_dataset(spec.dataset, corpus, source, variables).files)
+    patterns = [spec.files] if isinstance(spec.files, str) else list(spec.files)
     return resolve_files([str(Path.cwd() / expand(p, variables, where)) for p in patterns], where)
+
+
+def _dataset(spec: DatasetSpec, corpus: str, source: str, variables: Mapping[str, str]) -> "DatasetFiles":
+    from pandallm.data.hub import dataset_files
+
+    where = f"corpora.{corpus}.sources.{source}.dataset"
+    return dataset_files(spec.model_copy(update={"id": expand(spec.id, variables, where)}), where)
 
 
 #: Fields of a source that the cleaned corpus does not depend on; `files` and `templates.file` are in it by their digests.
@@ -46,7 +60,13 @@ def clean(run: "Run", name: str) -> Artifact:
     from pandallm.tasks.read import task_texts
 
     spec, variables, runtime = run.recipe.corpora[name], run.variables(), run.recipe.runtime
-    files = {source: source_files(run.recipe, name, source, variables) for source in spec.sources}
+    files, revisions = dict[str, list[Path]](), dict[str, str | None]()
+    for source, s in spec.sources.items():
+        if s.dataset:
+            found = _dataset(s.dataset, name, source, variables)
+            files[source], revisions[source] = list(found.files), found.revision
+        else:
+            files[source] = source_files(run.recipe, name, source, variables)
     against = spec.decontaminate.against if spec.decontaminate else ()
     contamination = {task: task_texts(run.tasks()[task][1]) for task in against}
     settings = spec.model_dump(mode="json", exclude={"packing": True, "sources": {"__all__": _NOT_CLEANING}})
@@ -62,11 +82,12 @@ def clean(run: "Run", name: str) -> Artifact:
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
         engine = open_engine(runtime.engine, run.workers, runtime.ray_address)
         try:
-            return clean_corpus(
+            facts = clean_corpus(
                 name, spec, files, work.folder, contamination=contamination, engine=engine, progress=progress
             )
         finally:
             engine.close()
+        return {**facts, "revisions": revisions} if revisions else facts
 
     artifact = run.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make, resumes=True)
     if lost := artifact.manifest["facts"]["total"]["quarantined"]["records"]:
