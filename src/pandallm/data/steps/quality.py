@@ -4,7 +4,7 @@ import re
 
 from pandallm.data.clean_spec import C4QualityStep, FinewebQualityStep, GopherQualityStep
 from pandallm.data.steps.document import Document, Step
-from pandallm.data.steps.words import CHARACTERS_PER_WORD, LATIN, Shape, ends_sentence, repeated
+from pandallm.data.steps.words import CHARACTERS_PER_WORD, LATIN, Shape, is_running_text, repeated, words_by_line
 from pandallm.data.types import Turn
 
 _BULLETS = ("•", "‣", "⁃", "●", "○", "◦", "■", "□", "▪", "◆", "◇", "★", "·", "* ", "- ")
@@ -86,7 +86,8 @@ def _odd_lines(lines: list[str], step: GopherQualityStep) -> bool:
 
 
 _CITATIONS = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]|\[来源请求\]|\[來源請求\]|\[编辑\]|\[編輯\]")
-_SENTENCES = re.compile(r"[。！？!?…]+|\.+(?=[\s\"'”’)\]]|$)")
+# A Chinese sentence is long; its parts between semicolons are about what an English sentence is.
+_SENTENCES = re.compile(r"[。！？；!?…]+|\.+(?=[\s\"'”’)\]]|$)|(?<=[\u4e00-\u9fff])[.;](?=[\u4e00-\u9fff])")
 _POLICY = (
     "terms of use",
     "privacy policy",
@@ -107,12 +108,22 @@ _POLICY = (
 
 
 def _keep_line(line: str, step: C4QualityStep) -> bool:
-    if not ends_sentence(line) or Shape(line).words < step.min_words_per_line:
+    if not is_running_text(line):
         return False
     lower = line.lower()
     if step.javascript and "javascript" in lower:
         return False
     return not (step.policy and any(p in lower for p in _POLICY))
+
+
+def _kept_lines(document: Document, step: C4QualityStep) -> str:
+    text = document.text
+    kept = []
+    for raw, words in zip(text.split("\n"), words_by_line(document.shape), strict=True):
+        line = _CITATIONS.sub("", raw).strip() if "[" in raw else raw.strip()
+        if words >= step.min_words_per_line and _keep_line(line, step):
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def make_c4(step: C4QualityStep, where: str) -> Step:
@@ -124,9 +135,8 @@ def make_c4(step: C4QualityStep, where: str) -> Step:
         if step.curly_bracket and "{" in document.text:
             return "c4_curly_bracket"
         if step.remove_lines and len(document.turns) == 1 and document.turns[0].train:
-            text = document.text
-            lines = [line for raw in text.split("\n") if _keep_line(line := _CITATIONS.sub("", raw).strip(), step)]
-            if (kept := "\n".join(lines)) != text:
+            kept = _kept_lines(document, step)
+            if kept != document.text:
                 document.turns = (Turn(kept, True),)
         if step.min_sentences is not None:
             sentences = 0
@@ -149,7 +159,7 @@ def make_fineweb(step: FinewebQualityStep, where: str) -> Step:
             return "empty"
         characters = sum(map(len, lines))
         most, floor = step.max_duplicate_characters, step.min_ended_lines
-        if floor is not None and sum(map(ends_sentence, lines)) <= floor * len(lines):
+        if floor is not None and sum(map(is_running_text, lines)) <= floor * len(lines):
             return "fineweb_punctuation"
         if step.max_short_lines is not None:
             short = sum(len(line) < step.short_line_bytes and _is_short(line, step) for line in lines)

@@ -70,38 +70,53 @@ def _run_hashes(mixed: NDArray[np.uint64], starts: NDArray[np.intp], stops: NDAr
     return np.add.reduceat(values, ends - lengths)
 
 
-def _most_frequent(units: _Units, n: int, limit: float) -> bool:
-    """Whether some n units, not counted where they overlap themselves, are more than `limit` characters."""
-    hashes = units.grams(n)
-    ordered = np.sort(hashes)
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    counts = np.diff(starts, append=len(ordered))
-    most = int(counts.max())
-    lengths = units.gram_lengths(n)
-    if most < LEAST_REPEATS or most * int(lengths.max()) <= limit:
-        return False
-    for value in ordered[starts[counts >= LEAST_REPEATS]]:
-        places = np.flatnonzero(hashes == value)
-        length = int(lengths[places[0]])
-        if len(places) * length <= limit:
+def _has_frequent(units: _Units, ngrams: list[tuple[int, float]]) -> bool:
+    """Whether for some (n, share) the most frequent n units, not counted where they overlap, are more than that share."""
+    most = len(units.hashes)
+    for n, share in ngrams:
+        limit = share * units.characters
+        # Longer runs are no more frequent than their shorter parts: most texts need one sort.
+        if LEAST_REPEATS * n > len(units.hashes) or most < LEAST_REPEATS:
+            return False
+        lengths = units.gram_lengths(n)
+        longest = int(lengths.max())
+        if most * longest <= limit:
             continue
-        count, free = 0, 0
-        for place in places.tolist():
-            if place >= free:
-                count, free = count + 1, place + n
-        if count >= LEAST_REPEATS and count * length > limit:
-            return True
+        hashes = units.grams(n)
+        ordered = np.sort(hashes)  # a third of the time of argsort, and mostly enough
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        counts = np.diff(starts, append=len(ordered))
+        most = int(counts.max())
+        if most < LEAST_REPEATS or most * longest <= limit:
+            continue
+        order = np.argsort(hashes, kind="stable")
+        frequent = np.flatnonzero((counts >= LEAST_REPEATS) & (counts * lengths[order[starts]] > limit))
+        for start, count in zip(starts[frequent].tolist(), counts[frequent].tolist(), strict=True):
+            places = order[start : start + count].tolist()
+            apart = _apart(places, n)
+            if apart >= LEAST_REPEATS and apart * int(lengths[places[0]]) > limit:
+                return True
     return False
+
+
+def _apart(places: list[int], n: int) -> int:
+    """How many of the places (ascending) can be taken so that none is less than n after the one before."""
+    count = free = 0
+    for place in places:
+        if place >= free:
+            count, free = count + 1, place + n
+    return count
 
 
 def _repeated_characters(units: _Units, n: int) -> int:
     """Characters inside n units in a row that stood there before, each counted once."""
     hashes = units.grams(n)
+    ordered = np.sort(hashes)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return 0
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     later = order[1:][ordered[1:] == ordered[:-1]]
-    if not len(later):
-        return 0
     covered = np.zeros(len(units.hashes) + 1, np.intp)
     np.add.at(covered, later, 1)
     np.add.at(covered, later + n, -1)
@@ -112,10 +127,8 @@ def _repeats_words(shape: Shape, step: RepetitionStep) -> bool:
     units = _Units(shape)
     total = len(units.hashes)
     per_word = CHARACTERS_PER_WORD if 2 * shape.ideographs >= CHARACTERS_PER_WORD * shape.words else 1.0
-    for words, share in sorted(step.ngrams.items()):
-        n = round(words * per_word)
-        if LEAST_REPEATS * n <= total and _most_frequent(units, n, share * units.characters):
-            return True
+    if _has_frequent(units, [(round(words * per_word), share) for words, share in sorted(step.ngrams.items())]):
+        return True
     shares = sorted(step.duplicate_ngrams.items())
     for i, (words, share) in enumerate(shares):
         n = round(words * per_word)

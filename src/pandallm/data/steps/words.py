@@ -5,6 +5,7 @@ word, and 1.8 Chinese characters are one (jieba finds 1.7 to 2.2 in our kinds of
 papers, which count words, mean the same amount of Chinese text.
 """
 
+import re
 from functools import cache
 
 import numpy as np
@@ -94,9 +95,30 @@ class Shape:
         return int(np.count_nonzero(letters[stops] > letters[starts]))
 
 
+def words_by_line(shape: Shape) -> list[float]:
+    """The words of each line of a text, as `text.split("\\n")` cuts it."""
+    breaks = np.flatnonzero(shape.points == 10)
+    ideographs = np.concatenate([[0], np.cumsum((shape.classes == HAN) | (shape.classes == KANA))])
+    edges = np.concatenate([[0], breaks, [len(shape.points)]])
+    runs = np.diff(np.searchsorted(shape.runs[0], edges))
+    words: list[float] = (runs + np.diff(ideographs[edges]) / CHARACTERS_PER_WORD).tolist()
+    return words
+
+
 def lines_of(text: str) -> list[str]:
     """The lines that hold something, without blanks round them."""
     return [line for raw in text.split("\n") if (line := raw.strip())]
+
+
+_ENDED_WITHIN = re.compile("[。！？]|(?<=[\u4e00-\u9fff])[.!?](?=[\u4e00-\u9fff])")
+
+
+def is_running_text(line: str) -> bool:
+    """Whether a line ends as a sentence does, or a Chinese sentence ends within it.
+
+    Chinese corpora often hold a whole article in one line, cut off at its end or without its last full stop.
+    """
+    return ends_sentence(line) or _ENDED_WITHIN.search(line) is not None
 
 
 def ends_sentence(line: str) -> bool:
