@@ -69,7 +69,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     a=st.lists(LINES, min_size=1, max_size=12),
     b=st.lists(LINES, min_size=1, max_size=12),
