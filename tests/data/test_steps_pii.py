@@ -119,6 +119,10 @@ def test_kinds_and_placeholders_are_chosen() -> None:
     text = "a@b.co 13800001234"
     assert masked(text, mask=["phone"]) == "a@b.co <phone>"
     assert masked(text, placeholders={"mail": "[邮箱]"}) == "[邮箱] <phone>"
+    counts: dict[str, int] = {}
+    mask = make_masker(PiiStep(placeholders={"name": "@用户"}))
+    assert mask("@张三，你好 @用户", counts) == "@用户，你好 @用户"
+    assert counts == {"name": 1}
     for bad in ("000", "a@b", "x@"):
         with pytest.raises(ValueError, match="placeholder of mail"):
             PiiStep(placeholders={"mail": bad})

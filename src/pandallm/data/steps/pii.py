@@ -20,7 +20,7 @@ PLACEHOLDERS: dict[PersonalData, str] = {
 }
 
 _MAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z])"
 )
 _ID_CARD = re.compile(r"(?<![\dA-Za-z])[1-9]\d{5}(?:18|19|20)\d{2}[01]\d[0-3]\d\d{3}[\dXx](?![\dA-Za-z])")
 _BANK_CARD = re.compile(r"(?<![\d.])[3-6]\d{3}(?:[ -]?\d{4}){3}(?:[ -]?\d{1,3})?(?![\d.])")
@@ -154,22 +154,28 @@ def make_masker(step: PiiStep) -> Callable[[str, dict[str, int]], str]:
     placeholders = PLACEHOLDERS | step.placeholders
     rules = [rule for rule in _RULES if rule.kind in step.mask]
     gates = {rule.gate for rule in rules}
+    names = placeholders["name"]  # may look like a name itself
 
     def mask(text: str, counts: dict[str, int]) -> str:
-        if not (opened := {gate for gate in gates if gate.search(text) is not None}):
-            return text
+        # Again while something is found: a placeholder may end what hid the number beside it.
+        while (opened := {gate for gate in gates if gate.search(text) is not None}) and (
+            new := mask_once(text, opened, counts)
+        ) != text:
+            text = new
+        return text
+
+    def mask_once(text: str, opened: set[re.Pattern[str]], counts: dict[str, int]) -> str:
         for rule in rules:
-            if rule.gate not in opened:
-                continue
-            if rule.gate is _LONG_NUMBER:
+            if rule.gate is _LONG_NUMBER and rule.gate in opened:
                 text = _sub_near(rule.pattern, partial(put, rule, counts), text)
-            else:
+            elif rule.gate in opened:
                 text = rule.pattern.sub(partial(put, rule, counts), text)
         return text
 
     def put(rule: _Rule, counts: dict[str, int], found: re.Match[str]) -> str:
-        if found.lastgroup == "code" or not rule.check(found.group()):
-            return found.group()
+        text = found.group()
+        if found.lastgroup == "code" or (names and text.startswith(names)) or not rule.check(text):
+            return text
         counts[rule.kind] = counts.get(rule.kind, 0) + 1
         return placeholders[rule.kind]
 
