@@ -1,11 +1,13 @@
 """Each adapter on records written in its published schema."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pandallm.data.adapters import ADAPTERS, Adapted, RecordError, Skip, get_adapter
+from pandallm.data.files import read_records, resolve_files
 from pandallm.data.spec import TemplatesSpec
 from pandallm.data.types import Turn
 from pandallm.errors import BadInput
@@ -309,3 +311,33 @@ def test_templates_where_there_is_none_or_none_is_taken() -> None:
         BadInput, match="adapter wiki takes no templates; those that do are baike_qa, translation, webtext_qa"
     ):
         get_adapter("wiki", {}, "w", TemplatesSpec(file="baike_qa"))
+
+
+# ---- real text
+
+REAL = {
+    "corpora/baikeqa_*": "baike_qa",
+    "corpora/news_*": "news",
+    "corpora/translation_*": "translation",
+    "corpora/webtext_*": "webtext_qa",
+    "corpora/mixed_cluecorpussmall_*": "clue",
+    "corpora/wiki_*": "wiki",
+    "instruct/alpaca_*": "alpaca",
+    "instruct/exam_*": "coig",
+    "instruct/leetcode_*": "coig",
+    "instruct/kdconv_*": "conversations",
+    "instruct/mixed_*": "belle",
+    "instruct/moss_*": "moss",
+    "instruct/sharegpt_*": "sharegpt",
+}
+
+
+@pytest.mark.parametrize("pattern", sorted(REAL))
+def test_records_of_real_corpora_fit_their_adapters(real_data: Path, pattern: str) -> None:
+    results = [
+        ADAPTERS[REAL[pattern]].adapt(record, {}) if isinstance(record, dict) else record
+        for path in resolve_files(f"{real_data}/{pattern}", "w")
+        for _, record in islice(read_records(path), 150)
+    ]
+    assert len(results) >= 150
+    assert sum(isinstance(r, Adapted) for r in results) >= 0.95 * len(results)

@@ -180,7 +180,8 @@ class _Text:
         except UnicodeDecodeError as e:
             self.text += e.object[: e.start].decode()
             self.lost = len(e.object) - e.start
-            self.error, self.ended = not_utf8(e.object, e.start), True
+            told = not_utf8(e.object, e.start)
+            self.error, self.ended = told if "iconv" in told else "it is not UTF-8 here", True
             return True
         if self.ended and (damage := damage_of(self.stream)):
             self.error = damage
