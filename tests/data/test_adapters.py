@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pandallm.data.adapters import ADAPTERS, Adapted, RecordError, Skip, get_adapter
 from pandallm.data.files import read_records, resolve_files
@@ -311,6 +313,74 @@ def test_templates_where_there_is_none_or_none_is_taken() -> None:
         BadInput, match="adapter wiki takes no templates; those that do are baike_qa, translation, webtext_qa"
     ):
         get_adapter("wiki", {}, "w", TemplatesSpec(file="baike_qa"))
+
+
+# ---- any record, the documentation
+
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=6)
+    | st.sampled_from(["user", "human", "gpt", "Human: a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["from", "value", "role", "content", "question", "human", "response", "Q", "turn_1", "type"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=10,
+)
+_more = (
+    "conversations",
+    "conversation",
+    "plain_text",
+    "round_0",
+    "target",
+    "trans_instruction",
+    "trans_output",
+    "output",
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_record_is_an_example_or_a_ledger_line_or_an_error_that_names_a_field(data: st.DataObject) -> None:
+    adapter = ADAPTERS[data.draw(st.sampled_from(sorted(ADAPTERS)))]
+    names = data.draw(st.lists(st.sampled_from([*adapter.fields, *_more]), max_size=8, unique=True))
+    record = {name: data.draw(_values) for name in names}
+    options = {
+        k: data.draw(st.sampled_from(v or ("text",))) for k, v in adapter.options.items() if data.draw(st.booleans())
+    }
+    try:
+        result: Adapted | Skip | str = adapter.adapt(record, options)
+    except RecordError as e:
+        result = str(e)
+    if isinstance(result, str):
+        assert "`" in result
+    elif isinstance(result, Adapted):
+        assert result.turns[-1].train
+        assert all(t.text.strip() and (t.train or t.text.endswith("\n")) for t in result.turns)
+        assert result == adapter.adapt(dict(reversed(record.items())), options)
+    else:
+        assert result.reason
+
+
+def test_the_documentation_names_every_adapter_its_fields_and_options() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for adapter in ADAPTERS.values():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{adapter.name}` |"))
+        for option in adapter.options:
+            assert f"`{option}" in row, (adapter.name, option)
+        if adapter.name not in ("coig", "moss"):
+            assert all(field in row for field in adapter.fields), adapter.name
+    for adapter in ADAPTERS.values():
+        for placeholder in adapter.placeholders:
+            assert f"`{{{placeholder}}}`" in page
 
 
 # ---- real text

@@ -297,6 +297,8 @@ def test_objects_over_several_lines(tmp_path: Path) -> None:
     (first, second) = read_records(path)
     assert first[1] == records[1]
     assert "object is broken here" in second[1]
+    path.with_suffix(".jsonl").write_text(json.dumps(records, indent=2))
+    assert [r for _, r in read_records(path.with_suffix(".jsonl"))] == records
     gz = tmp_path / "one.json.gz"
     gz.write_bytes(gzip.compress(json.dumps(records[2], indent=1).encode()))
     assert [r for _, r in read_records(gz)] == records[2:]

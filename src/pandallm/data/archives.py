@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from pandallm.data.lines import read_array, read_lines, read_values, starts_array, starts_object
+from pandallm.data.lines import read_json, read_lines
 from pandallm.data.raw import RawRecord
 from pandallm.data.streams import damage_of, open_bytes
 
@@ -17,7 +17,7 @@ ARCHIVES = (".tar", ".zip")
 _MEMBERS = (".jsonl", ".json", ".txt")
 
 
-def read_archive(path: Path, kind: str, passed: Callable[[int], None]) -> Iterator[RawRecord]:
+def read_archive(path: Path, archive: str, passed: Callable[[int], None]) -> Iterator[RawRecord]:
     """The records of all `.jsonl`, `.json` and `.txt` members, in the archive's order; lines are numbered through all of them.
 
     Where the archive is damaged, what follows is one error record. Members in folders or with names that begin with a dot
@@ -30,11 +30,13 @@ def read_archive(path: Path, kind: str, passed: Callable[[int], None]) -> Iterat
         before += lines
 
     try:
-        for name, stream in _tar(path) if kind == ".tar" else _zip(path):
+        for name, stream in _tar(path) if archive == ".tar" else _zip(path):
             start = before
-            for raw in _member(stream, PurePosixPath(name).suffix.lower(), ended):
+            kind = PurePosixPath(name).suffix.lower()
+            text = kind == ".txt"
+            for raw in read_lines(stream, 0, -1, ended) if text else read_json(stream, kind, ended):
                 record = None
-                if name.lower().endswith(".txt") and raw.error is None:
+                if text and raw.error is None:
                     try:
                         record = {"text": raw.raw.decode()}
                     except UnicodeDecodeError:
@@ -46,15 +48,6 @@ def read_archive(path: Path, kind: str, passed: Callable[[int], None]) -> Iterat
         yield RawRecord(before + 1, b"", f"the archive is damaged here ({told}): what follows is lost; fetch it again")
     finally:
         passed(before)
-
-
-def _member(stream: IO[bytes], kind: str, ended: Callable[[int], None]) -> Iterator[RawRecord]:
-    if kind == ".json" and starts_array(stream):
-        yield from read_array(stream, ended)
-    elif kind == ".json" and starts_object(stream):
-        yield from read_values(stream, ended)
-    else:
-        yield from read_lines(stream, 0, -1, ended)
 
 
 def _wanted(name: str) -> bool:

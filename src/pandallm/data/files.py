@@ -10,13 +10,14 @@ from typing import Any, NoReturn
 import orjson
 
 from pandallm.data.archives import ARCHIVES, read_archive
-from pandallm.data.lines import read_array, read_blocks, read_lines, read_values, starts_array, starts_object
+from pandallm.data.lines import json_layout, read_blocks, read_json, read_lines
 from pandallm.data.raw import RawRecord, Unit
 from pandallm.data.streams import COMPRESSIONS, convert, not_utf8, open_bytes, other_encoding, read_rest
 from pandallm.data.tables import TABLES, count_rows, plan_table, read_table
 from pandallm.errors import BadInput
 
-FORMATS = (".jsonl", ".json", ".txt", *TABLES, *ARCHIVES)
+JSON = (".jsonl", ".json")
+FORMATS = (*JSON, ".txt", *TABLES, *ARCHIVES)
 
 #: Format of a unit of text whose documents are separated by blank lines (`plan_units(blocks=True)`).
 BLOCKS = ".txt blocks"
@@ -111,7 +112,7 @@ def plan_units(path: Path, target_bytes: int = TARGET_BYTES, *, blocks: bool = F
         if not size:
             return []
         with open_bytes(path) as stream:
-            if kind == ".json" and (starts_array(stream) or starts_object(stream)):
+            if kind in JSON and json_layout(stream, kind) != "lines":
                 return whole
     except OSError as e:
         raise _cannot_open(path, e) from None
@@ -160,13 +161,10 @@ class UnitReader:
                 yield RawRecord(1, b"", error, skipped=size)
                 return
         with open_bytes(unit.path) as stream:
-            whole = unit.format == ".json" and unit.start == 0
             if unit.format == BLOCKS:
                 yield from read_blocks(stream, unit.start, unit.stop, self._passed)
-            elif whole and starts_array(stream):
-                yield from read_array(stream, self._passed)
-            elif whole and starts_object(stream):
-                yield from read_values(stream, self._passed)
+            elif unit.format in JSON and unit.start == 0 and json_layout(stream, unit.format) != "lines":
+                yield from read_json(stream, unit.format, self._passed)
             else:
                 yield from read_lines(stream, unit.start, unit.stop, self._passed)
 

@@ -12,16 +12,23 @@ from pandallm.data.streams import BOM, damage_of, not_utf8, read_rest
 _PREVIEW_BYTES = 800  # what is kept of a line that is too long
 
 
-def starts_array(stream: IO[bytes]) -> bool:
-    """Whether the content begins with `[`."""
+def json_layout(stream: IO[bytes], kind: str) -> str:
+    """How a `.json` or `.jsonl` stream holds its records: `lines`, one `array`, or `values` written over several lines.
+
+    Lines named `.jsonl` are taken as such unless the first one is a lone bracket, which is no record.
+    """
     assert isinstance(stream, io.BufferedReader)
-    return stream.peek(4096).removeprefix(BOM).lstrip().startswith(b"[")
+    head = stream.peek(4096).removeprefix(BOM).lstrip()
+    first = head.split(b"\n", 1)[0].strip()
+    if first == b"[" or (kind == ".json" and head.startswith(b"[")):
+        return "array"
+    return "values" if first == b"{" else "lines"
 
 
-def starts_object(stream: IO[bytes]) -> bool:
-    """Whether the first line is a lone `{`: an object written over several lines."""
-    assert isinstance(stream, io.BufferedReader)
-    return stream.peek(4096).removeprefix(BOM).lstrip().split(b"\n", 1)[0].strip() == b"{"
+def read_json(stream: IO[bytes], kind: str, passed: Callable[[int], None]) -> Iterator[RawRecord]:
+    """The records of a whole `.json` or `.jsonl` stream, whatever its layout. `passed` is told the number of lines."""
+    layout = json_layout(stream, kind)
+    return read_lines(stream, 0, -1, passed) if layout == "lines" else read_values(stream, layout == "array", passed)
 
 
 def read_lines(stream: IO[bytes], start: int, stop: int, passed: Callable[[int], None]) -> Iterator[RawRecord]:
@@ -204,17 +211,11 @@ class _Text:
         return self.lines
 
 
-def read_array(stream: IO[bytes], passed: Callable[[int], None]) -> Iterator[RawRecord]:
-    """The elements of a top-level JSON array, each as the bytes it stands in. Where it breaks, the rest is one error record."""
-    return _values(stream, passed, True)
+def read_values(stream: IO[bytes], array: bool, passed: Callable[[int], None]) -> Iterator[RawRecord]:
+    """JSON values, the elements of one array or one after the other, each as the bytes it stands in, over any number of lines.
 
-
-def read_values(stream: IO[bytes], passed: Callable[[int], None]) -> Iterator[RawRecord]:
-    """JSON values one after the other, each over any number of lines. Where one breaks, the rest is one error record."""
-    return _values(stream, passed, False)
-
-
-def _values(stream: IO[bytes], passed: Callable[[int], None], array: bool) -> Iterator[RawRecord]:
+    Where one breaks, the rest is one error record.
+    """
     window, decoder = _Text(stream), json.JSONDecoder()
     try:
         window.skip_blanks()
