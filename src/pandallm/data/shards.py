@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pandallm.data.adapters import ADAPTERS
-from pandallm.data.adapters import ADAPTERS
 from pandallm.data.files import Unit, plan_units, read_unit
 from pandallm.data.spec import CorpusSpec
 from pandallm.store import digest_json, read_json, write_json
