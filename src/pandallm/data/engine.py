@@ -21,9 +21,12 @@ S = TypeVar("S")
 
 
 class Engine(Protocol):
-    """Runs stateless tasks. `workers` tells how many run at once."""
+    """Runs stateless tasks."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many tasks run at once."""
+        ...
 
     def map(
         self,

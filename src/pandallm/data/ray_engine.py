@@ -23,7 +23,7 @@ class RayEngine:
 
     address: of a running cluster (`auto`, `host:port`, `ray://host:port`); None starts Ray on this machine, which takes
     15 to 20 seconds. A cluster that was connected to before is used and left running. Raises BadInput where Ray is not
-    installed or does not answer.
+    installed and, with the first task, where it does not answer.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -31,20 +31,34 @@ class RayEngine:
             self._ray: Any = importlib.import_module("ray")
         except ImportError:
             raise BadInput("runtime.engine is ray, which is not installed; pip install 'pandallm[ray]'.") from None
-        self._ours = not self._ray.is_initialized()
-        if self._ours:
+        self._address = address
+        self._ours = False
+        self._call: Any = None
+
+    def _connect(self) -> None:
+        """With the first task, not before: small corpora never come here."""
+        if self._call is not None:
+            return
+        if not self._ray.is_initialized():
             try:
                 self._ray.init(
                     # "local": never a cluster that happens to be named in the environment
-                    address=address or "local",
+                    address=self._address or "local",
                     log_to_driver=False,
                     logging_level="error",
-                    include_dashboard=None if address else False,
+                    include_dashboard=None if self._address else False,
                 )
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as e:
-                raise BadInput(f"runtime.ray_address: no Ray at {address!r} ({str(e).splitlines()[0]}).") from None
+                reason = str(e).splitlines()[0]
+                raise BadInput(f"runtime.ray_address: no Ray at {self._address!r} ({reason}).") from None
+            self._ours = True
         self._call = self._ray.remote(num_cpus=1)(call_with_state)
-        self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    @property
+    def workers(self) -> int:
+        """The CPUs of the cluster."""
+        self._connect()
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def __enter__(self) -> "RayEngine":
         return self
@@ -56,6 +70,7 @@ class RayEngine:
         """Leave the cluster, and stop it where it was started here."""
         if self._ours and self._ray.is_initialized():
             self._ray.shutdown()
+        self._ours, self._call = False, None
 
     def map(
         self,
@@ -66,12 +81,14 @@ class RayEngine:
         ahead: int | None = None,
     ) -> Iterator[R]:
         """See `Engine.map`."""
+        self._connect()
+        most = ahead or 4 * self.workers
         make = self._ray.put(pickle.dumps(make_state))
         waiting: deque[Any] = deque()
         try:
             for item in items:
                 waiting.append(self._call.remote(function, make, item))
-                if len(waiting) >= (ahead or 4 * self.workers):
+                if len(waiting) >= most:
                     yield self._result(waiting.popleft())
             while waiting:
                 yield self._result(waiting.popleft())

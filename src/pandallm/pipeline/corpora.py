@@ -12,6 +12,7 @@ from pandallm.store import Artifact, FileDigests, Work, digest_file, digest_json
 from pandallm.train.spec import TrainSpec
 
 if TYPE_CHECKING:
+    from pandallm.data.engine import Engine
     from pandallm.data.hub import DatasetFiles
     from pandallm.pipeline.run import Run
 
@@ -41,6 +42,23 @@ def _dataset(spec: DatasetSpec, corpus: str, source: str, variables: Mapping[str
     return dataset_files(spec.model_copy(update={"id": expand(spec.id, variables, where)}), where)
 
 
+def engine_of(run: "Run") -> "Engine":
+    """Where the data stages of a run are worked on; started by the first of them that needs it, warm for the next."""
+    from pandallm.data.engine import open_engine
+
+    if "_engine" not in run.__dict__:
+        runtime = run.recipe.runtime
+        run.__dict__["_engine"] = open_engine(runtime.engine, run.workers, runtime.ray_address)
+    engine: Engine = run.__dict__["_engine"]
+    return engine
+
+
+def close_engine(run: "Run") -> None:
+    """Let the workers of the data stages go: training needs their memory."""
+    if engine := run.__dict__.pop("_engine", None):
+        engine.close()
+
+
 #: Fields of a source that the cleaned corpus does not depend on; `files` and `templates.file` are in it by their digests.
 _NOT_CLEANING: dict[str, Any] = {
     "files": True,
@@ -56,10 +74,9 @@ def clean(run: "Run", name: str) -> Artifact:
     """The cleaned corpus of this name: from the store, or made now, from what a killed attempt left."""
     from pandallm.data.adapters import templates_digest
     from pandallm.data.clean import clean_corpus
-    from pandallm.data.engine import open_engine
     from pandallm.tasks.read import task_texts
 
-    spec, variables, runtime = run.recipe.corpora[name], run.variables(), run.recipe.runtime
+    spec, variables = run.recipe.corpora[name], run.variables()
     files, revisions = dict[str, list[Path]](), dict[str, str | None]()
     for source, s in spec.sources.items():
         if s.dataset:
@@ -80,13 +97,10 @@ def clean(run: "Run", name: str) -> Artifact:
     }
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
-        engine = open_engine(runtime.engine, run.workers, runtime.ray_address)
-        try:
-            facts = clean_corpus(
-                name, spec, files, work.folder, contamination=contamination, engine=engine, progress=progress
-            )
-        finally:
-            engine.close()
+        engine = engine_of(run)
+        facts = clean_corpus(
+            name, spec, files, work.folder, contamination=contamination, engine=engine, progress=progress
+        )
         return {**facts, "revisions": revisions} if revisions else facts
 
     artifact = run.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make, resumes=True)

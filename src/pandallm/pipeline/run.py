@@ -15,7 +15,7 @@ from typing import Any
 from pandallm import __version__
 from pandallm.errors import BadInput, Interrupted
 from pandallm.pipeline.bases import extend_base, import_base, initialise_base
-from pandallm.pipeline.corpora import PACK_FIELDS, clean, pack, source_files
+from pandallm.pipeline.corpora import PACK_FIELDS, clean, close_engine, pack, source_files
 from pandallm.pipeline.machine import machine, peak_memory_gib, versions
 from pandallm.pipeline.overall import Overall
 from pandallm.progress import SILENT, Progress
@@ -256,6 +256,8 @@ class Run:
             except BaseException as e:
                 self._write_manifest("interrupted" if isinstance(e, Interrupted | KeyboardInterrupt) else "failed")
                 raise
+            finally:
+                close_engine(self)
             self._write_manifest("complete")
             self._write_card(scores)
         return scores
@@ -273,6 +275,7 @@ class Run:
         for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
             self.corpus(corpus)
         packs = {name: pack(self, name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
+        close_engine(self)
         training = {name: 3.0 * a.manifest["facts"]["ledger"]["total"]["exposures"] for name, a in packs.items()}
         scoring = self._scoring_cost()
         models: dict[str, tuple[Path, str]] = {} if self.recipe.base.scratch else {"base": self.start()}
