@@ -20,6 +20,7 @@ def test_by_script() -> None:
     assert found("茶 teapot", keep=["zh"], min_share=0.25)[0] == "language"
     assert found("茶 tea", keep=["zh"], min_share=0.25)[0] is None
     assert found("This is English 中", write=True) == (None, "en")
+    assert found("用 Python 写程序", write=True) == (None, "zh")
     assert found("中文为主 ok", keep=["en", "zh"], write=True) == (None, "zh")
 
 

@@ -35,21 +35,18 @@ def make_language(step: LanguageStep, where: str) -> Step:
 
 
 def _by_script(step: LanguageStep) -> Step:
-    wanted = [(name, _SCRIPTS[name]) for name in step.keep]
+    # Han first: a Latin word has five letters, so a Chinese text on programming may hold more of them.
+    wanted = [(name, script) for name, script in _SCRIPTS.items() if name in step.keep]
 
     def run(document: Document) -> str | None:
         shape = document.shape
-        if not (letters := shape.letters):
-            return "language"
-        best, most = None, step.min_share * letters
-        for name, script in wanted:
-            if (count := shape.counts[script]) >= most and (best is None or count > most):
-                best, most = name, count
-        if best is None:
-            return "language"
-        if step.write:
-            document.language = best
-        return None
+        if letters := shape.letters:
+            for name, script in wanted:
+                if shape.counts[script] >= step.min_share * letters:
+                    if step.write:
+                        document.language = name
+                    return None
+        return "language"
 
     return run
 

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pandallm.data.clean_spec import ScoreStep
 from pandallm.data.steps.document import Document, Step
 from pandallm.data.steps.quality import stop_share
-from pandallm.data.steps.words import SPACE, Shape, ends_sentence, lines_of
+from pandallm.data.steps.words import SPACE, Shape, is_running_text, lines_of
 from pandallm.errors import BadInput, PandaError
 
 GROUP = "pandallm.scorers"
@@ -21,7 +21,7 @@ Scorer = Callable[[str], float]
 def heuristic(text: str) -> float:
     """Quality as the geometric mean of five parts, each in [0, 1]: a text that fails in one does not make it up elsewhere.
 
-    letters: share of letters among all characters but blanks, full from .75 on. ends: share of the lines that end a sentence, by their length.
+    letters: share of letters among all characters but blanks, full from .75 on. ends: share of the lines that end a sentence (or, in Chinese, hold the end of one), by their length.
     stop words: as dense as in running text (5 %). variety: how far zlib does not press the text together.
     length: full from 200 words on, by square root.
     """
@@ -30,7 +30,7 @@ def heuristic(text: str) -> float:
     if not marks or not shape.letters:
         return 0.0
     lines = lines_of(text)
-    ended = sum(len(line) for line in lines if ends_sentence(line)) / sum(map(len, lines))
+    ended = sum(len(line) for line in lines if is_running_text(line)) / sum(map(len, lines))
     data = text.encode("utf-8", "surrogatepass")
     # Running text of 600 Chinese characters leaves about .55 of its bytes, long text .4; lists that repeat far less.
     variety = min(1.0, len(zlib.compress(data, 1)) / len(data) / 0.4)
