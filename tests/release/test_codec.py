@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandallm.errors import BadInput
-from pandallm.release import codec
+from pandallm.release import codec, difference
 from pandallm.release.codec import CHUNK, FLOATS, ITEM_BYTES, Float, cast, decode, encode
+from pandallm.release.difference import encode_difference
+from pandallm.release.floats import unsigned
 
 KINDS = sorted(FLOATS)
 #: Zeros, smallest denormals, largest denormal, infinities, NaN with payloads, of either sign.
@@ -48,7 +50,7 @@ def test_any_bits_come_back(case: tuple[str, bytes, bytes]) -> None:
     assert decode(encode(target, dtype, base), dtype, count, base) == target
     assert decode(encode(target, dtype), dtype, count) == target
     if count:  # also where coding it alone would have been chosen
-        blob = codec._encode_difference(codec._unsigned(base, dtype), codec._unsigned(target, dtype), FLOATS[dtype])
+        blob = encode_difference(unsigned(base, dtype), unsigned(target, dtype), FLOATS[dtype])
         assert decode(blob, dtype, count, base) == target
 
 
@@ -74,10 +76,10 @@ def test_within_a_twelfth_of_the_entropy_given_the_exponent(dtype: str) -> None:
     base, target = drifted(dtype, 6e-3, size)
     kind = FLOATS[dtype]
     b, t = np.frombuffer(base, kind.dtype), np.frombuffer(target, kind.dtype)
-    difference = codec.ordered(t, kind).astype(np.int64) - codec.ordered(b, kind).astype(np.int64)
+    moved = codec.ordered(t, kind).astype(np.int64) - codec.ordered(b, kind).astype(np.int64)
     bits = 0.0
     for exponent in np.unique(codec.exponents(b, kind)):
-        part = difference[codec.exponents(b, kind) == exponent]
+        part = moved[codec.exponents(b, kind) == exponent]
         if dtype == "F32":  # the counts of single differences say nothing here; a normal distribution's entropy does
             bits += part.size * 0.5 * np.log2(2 * np.pi * np.e * max(part.astype(float).var(), 1.0))
         else:
@@ -135,7 +137,7 @@ def test_damaged_blobs_raise_bad_input_or_give_the_right_length(data: st.DataObj
             st.sampled_from(
                 [
                     encode(target, dtype),
-                    codec._encode_difference(*(np.frombuffer(x, kind.dtype) for x in (base, target)), kind),
+                    encode_difference(*(np.frombuffer(x, kind.dtype) for x in (base, target)), kind),
                 ]
             )
         )
@@ -189,3 +191,39 @@ def test_cast_is_what_torch_does(source: str, target: str) -> None:
 def test_layout_of_floats() -> None:
     assert FLOATS["BF16"] == Float(16, 7)
     assert [FLOATS[k].exponent_mask for k in ("BF16", "F16", "F32")] == [255, 31, 255]
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("far", [1, 40_000])
+def test_few_changes_are_coded_as_positions(dtype: str, far: int) -> None:
+    kind = FLOATS[dtype]
+    random = np.random.default_rng(6)
+    base = np.frombuffer(drifted(dtype, 0.0, 200_000)[0], kind.dtype)
+    target = base.copy()
+    changed = random.choice(base.size, 400, replace=False)
+    target[changed] += random.integers(1, far + 1, 400).astype(kind.dtype)
+    blob = encode(target.tobytes(), dtype, base.tobytes())
+    assert decode(blob, dtype, base.size, base.tobytes()) == target.tobytes()
+    codings = blob[9 : 9 + int.from_bytes(blob[1:3], "little")]
+    assert any(c & 15 == difference._SPARSE for c in codings)
+    assert len(blob) < 400 * (2.5 if far == 1 else 5)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=100)
+def test_gaps(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 3000))
+    positions = np.flatnonzero(
+        np.random.default_rng(data.draw(st.integers(0, 99))).random(size)
+        < data.draw(st.sampled_from([0, 1e-3, 0.3, 1]))
+    )
+    gaps = np.frombuffer(difference._gaps(positions), np.uint8)
+    assert positions.size <= gaps.size <= size
+    assert np.array_equal(difference._positions(gaps, positions.size, size), positions)
+    hostile = np.frombuffer(data.draw(st.binary(max_size=30)), np.uint8)
+    try:
+        found = difference._positions(hostile, data.draw(st.integers(0, 30)), size)
+    except BadInput:
+        return
+    assert (np.diff(found) > 0).all()
+    assert not found.size or (found[0] >= 0 and found[-1] < size)
