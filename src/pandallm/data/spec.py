@@ -163,6 +163,6 @@ class ExtendSpec(Spec):
     min_frequency: int = Field(default=10, gt=0)  # in the sample; a row that is hardly ever trained is of no use
     max_characters: int = Field(default=16, gt=0)  # of a piece
     # UTF-8 text that pieces are learnt on, spread evenly over the corpora.
-    sample_megabytes: float = Field(default=64.0, gt=0)
+    sample_megabytes: float = Field(default=16.0, gt=0)
     init: Literal["mean", "mean_all", "normal"] = "mean"  # of the old pieces' rows; of all rows; normal about that
     pad_to_multiple: int = Field(default=64, gt=0)  # of the number of rows
