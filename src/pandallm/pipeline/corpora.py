@@ -74,6 +74,7 @@ def clean(run: "Run", name: str) -> Artifact:
     """The cleaned corpus of this name: from the store, or made now, from what a killed attempt left."""
     from pandallm.data.adapters import templates_digest
     from pandallm.data.clean import clean_corpus
+    from pandallm.data.steps import step_versions
     from pandallm.tasks.read import task_texts
 
     spec, variables = run.recipe.corpora[name], run.variables()
@@ -94,6 +95,11 @@ def clean(run: "Run", name: str) -> Artifact:
         f"templates:{source}": templates_digest(s.templates, f"corpora.{name}.sources.{source}")
         for source, s in spec.sources.items()
         if s.templates
+    }
+    inputs |= {
+        f"steps:{source}": digest_json(versions)
+        for source, s in spec.sources.items()
+        if (versions := step_versions(spec.clean if s.clean is None else s.clean))
     }
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
