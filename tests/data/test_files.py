@@ -188,6 +188,16 @@ def test_another_encoding_is_named(tmp_path: Path, encoding: str, told: str, nam
     assert any(told in e for _, e in read_records(path))
 
 
+def test_rare_characters_do_not_hide_the_encoding() -> None:
+    text = "".join(map(chr, range(0x5200, 0x5600, 3)))
+    assert "GB18030" in str(parse_record(RawRecord(1, text.encode("gb18030")), ".txt"))
+
+
+@given(st.lists(st.sampled_from(["café", "naïve", "résumé", "señor", "über", "déjà", "vu", "Noël"]), max_size=20))
+def test_latin_text_is_not_called_chinese(words: list[str]) -> None:
+    assert "iconv" not in str(parse_record(RawRecord(1, " ".join(words).encode("latin-1")), ".txt"))
+
+
 def test_latin_bytes_are_not_called_chinese() -> None:
     error = parse_record(RawRecord(1, '{"text": "café au lait"}'.encode("latin-1")), ".jsonl")
     assert error == "not valid UTF-8 (byte 14)"

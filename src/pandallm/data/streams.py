@@ -103,29 +103,33 @@ def other_encoding(head: bytes) -> str | None:
     return None
 
 
-def convert(encoding: str) -> str:
+def convert(encoding: str, sure: bool = True) -> str:
     """An error text for a file in this encoding."""
-    return f"the file is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8 OLD > NEW"
+    told = f"the file is {encoding}, not UTF-8" if sure else f"not valid UTF-8, it looks like {encoding}"
+    return f"{told}; convert it: iconv -f {encoding} -t UTF-8 OLD > NEW"
 
 
 def not_utf8(data: bytes, position: int) -> str:
     """An error text for bytes whose decoding fails at `position`: names the encoding where the bytes tell it."""
     sample = data[max(0, position - 1000) : position + 4000]
     if b"\0" in sample:
-        return convert("UTF-16")
-    # Text in GB18030 uses almost only the GB 2312 plane (both bytes from A1); in Big5 the second byte is often lower.
-    pairs = high = 0
-    i = 0
+        return convert("UTF-16", sure=False)
+    # Common text in GB18030 lies in the GB 2312 plane (both bytes from A1); in Big5 about half of the second bytes are lower,
+    # in Latin text nearly all: letters without accents.
+    pairs = high = i = 0
     while i < len(sample) - 1:
         if sample[i] < 0x80:
             i += 1
             continue
         pairs += 1
-        high += 0xA1 <= sample[i] <= 0xF7 and sample[i + 1] >= 0xA1
+        high += sample[i] >= 0xA1 and sample[i + 1] >= 0xA1
         i += 2
-    for encoding, fits in (("GB18030", high >= 0.9 * pairs), ("Big5", high < 0.9 * pairs)):
-        if pairs >= 2 and fits and _decodes(sample, encoding):
-            return convert(encoding)
+    if pairs >= 4 and high >= 0.2 * pairs:
+        big5 = _decodes(sample, "Big5")
+        if (high >= 0.9 * pairs or not big5) and _decodes(sample, "GB18030"):
+            return convert("GB18030", sure=False)
+        if big5:
+            return convert("Big5", sure=False)
     return f"not valid UTF-8 (byte {position + 1})"
 
 
