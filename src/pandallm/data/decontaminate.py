@@ -19,6 +19,7 @@ MAX_OVERLAPS = 1_000
 #: The filter has at least so many bits for each n-gram: 3 % of the n-grams that are in no question pass it.
 _BITS_PER_NGRAM = 32
 _MAX_FILTER_BITS = 27
+_BUILD_BLOCK = 1 << 18
 
 
 class Overlap(NamedTuple):
@@ -35,32 +36,37 @@ class ContaminationIndex:
 
     texts: task -> [(question id, text)]; several texts of one id count as one question. Texts are compared by
     `contamination_text`; one shorter than `ngram_chars` characters has no n-gram and is never found. Memory: about 30
-    bytes an n-gram.
+    bytes an n-gram, three times that while it is built.
     """
 
     def __init__(self, texts: Contamination, ngram_chars: int = 13) -> None:
         self.ngram_chars = ngram_chars
         rows = [(task, question, text) for task, questions in texts.items() for question, text in questions]
         numbers: dict[tuple[str, str], int] = {}
-        owner = np.array([numbers.setdefault((task, q), len(numbers)) for task, q, _ in rows], np.int32)
+        owners = np.array([numbers.setdefault((task, q), len(numbers)) for task, q, _ in rows], np.int32)
         self._names = list(numbers)
-        batch = contamination_batch([text for _, _, text in rows])
-        self._points = batch.points
+        by_owner = np.argsort(owners, kind="stable")
+        batch = contamination_batch([rows[i][2] for i in by_owner.tolist()])
         hashes, offsets = ngram_hashes(batch, ngram_chars)
-        counts = np.diff(offsets)
-        owners = np.repeat(owner, counts)
-        places = np.arange(len(hashes)) + np.repeat(batch.offsets[:-1] - offsets[:-1], counts)
-        order = np.lexsort((owners, hashes))
-        hashes, owners, places = hashes[order], owners[order], places[order]
-        own = np.ones(len(hashes), np.bool_)  # the first of a question's copies of an n-gram
-        own[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
-        hashes, self._owners, self._places = hashes[own], owners[own], places[own]
+        order = np.argsort(hashes, kind="stable")  # equal ones stay in the order of their questions
+        hashes = hashes[order]
+        texts_of = np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(offsets))[order]
+        entry_owners = owners[by_owner][texts_of]
+        places = order.astype(np.int32)
+        del order
+        places += (batch.offsets[:-1] - offsets[:-1]).astype(np.int32)[texts_of]
+        del texts_of
+        new_hash = np.ones(len(hashes), np.bool_)
+        new_hash[1:] = hashes[1:] != hashes[:-1]
+        own = new_hash.copy()  # the first of a question's copies of an n-gram
+        own[1:] |= entry_owners[1:] != entry_owners[:-1]
+        self._points, self._owners, self._places = batch.points, entry_owners[own], places[own]
         self._sizes = np.bincount(self._owners, minlength=len(self._names))  # distinct n-grams of each question
-        self._hashes, starts = np.unique(hashes, return_index=True)
-        self._ends = np.append(starts, len(hashes))
+        self._hashes = hashes[new_hash]
+        self._ends = np.append(np.flatnonzero(new_hash[own]).astype(np.int32), np.int32(len(self._owners)))
         bits = min(_MAX_FILTER_BITS, max(3, (_BITS_PER_NGRAM * len(self._hashes)).bit_length()))
         self._shift = np.uint64(64 - bits)
-        self._filter = _bit_table(self._hashes >> self._shift, bits)
+        self._filter = _bit_table(self._hashes, bits)
 
     def overlaps(self, texts: Sequence[str]) -> list[list[Overlap]]:
         """For each text the questions that it shares an n-gram with: the most n-grams first, then in the index's order.
@@ -113,8 +119,11 @@ class ContaminationIndex:
         ]
 
 
-def _bit_table(slots: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
-    """One bit for each of 2**bits slots, set where a slot is named: (2**bits / 8,)."""
+def _bit_table(hashes: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
+    """One bit for each value of a hash's first `bits` bits, set where a hash begins so: (2**bits / 8,)."""
     table = np.zeros(1 << (bits - 3), np.uint8)
-    np.bitwise_or.at(table, slots >> np.uint64(3), np.left_shift(1, slots & np.uint64(7)).astype(np.uint8))
+    for start in range(0, len(hashes), _BUILD_BLOCK):
+        slots = hashes[start : start + _BUILD_BLOCK] >> np.uint64(64 - bits)
+        masks = np.left_shift(1, (slots & np.uint64(7)).astype(np.uint8), dtype=np.uint8)
+        np.bitwise_or.at(table, slots >> np.uint64(3), masks)
     return table
