@@ -212,6 +212,7 @@ def test_what_no_record_may_hold() -> None:
         (b"\xef\xbb\xbf{}", "not valid JSON"),
         (b'"text"', "not a JSON object but str"),
         (b'{"a": 1} {"a": 2}', "Extra data"),
+        (b"\0" * 4096, "nothing but zero bytes"),
     ):
         error = parse_record(RawRecord(1, raw), ".jsonl")
         assert isinstance(error, str)

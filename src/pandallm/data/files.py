@@ -214,7 +214,9 @@ def _why_not(raw: bytes, refusal: ValueError) -> str:
     except UnicodeDecodeError as e:
         return not_utf8(raw, e.start)
     except json.JSONDecodeError as e:
-        return convert("UTF-16") if b"\0" in raw else f"not valid JSON ({e.msg}, column {e.colno})"
+        if not raw.strip(b"\0 \t\r"):
+            return "nothing but zero bytes: the file was not written whole; fetch or write it again"
+        return convert("UTF-16", sure=False) if b"\0" in raw else f"not valid JSON ({e.msg}, column {e.colno})"
     except (ValueError, RecursionError) as e:
         return f"not valid JSON ({e})"
     if isinstance(refusal, json.JSONDecodeError):
