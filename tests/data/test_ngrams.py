@@ -1,5 +1,7 @@
 """Rolling hashes: the polynomial that the docstring names, window by window."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ def by_hand(gram: str) -> int:
 def test_hashes_are_the_polynomial(texts: list[str], n: int) -> None:
     hashes, offsets = ngram_hashes(fold_batch(texts), n)
     expected = [[by_hand(t[i : i + n]) for i in range(len(t) - n + 1)] for t in texts]
-    assert [hashes[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)] == expected
+    assert [hashes[a:b].tolist() for a, b in pairwise(offsets)] == expected
 
 
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,4 +66,5 @@ def test_windows_past_their_text_are_told() -> None:
         False,
         False,
     ]
+    assert window_hashes(np.array([], np.uint32), 3).tolist() == []
     assert window_hashes(np.array([7], np.uint32), 1).tolist() == [by_hand("\x07")]

@@ -42,14 +42,19 @@ def window_hashes(points: NDArray[np.uint32], n: int) -> NDArray[np.uint64]:
 
     hash = sum of points[i + k] * FACTOR^(n-1-k) modulo 2^64, then mixed. Windows are doubled, so that log2(n) products do.
     """
+    hashes = np.empty(len(points), np.uint64)
+    for start in range(0, len(points), _BLOCK):
+        hashes[start : start + _BLOCK] = _windows(points[start : start + _BLOCK + n - 1], n)[:_BLOCK]
+    return hashes
+
+
+def _windows(points: NDArray[np.uint32], n: int) -> NDArray[np.uint64]:
     single = points.astype(np.uint64)
-    hashes, width = single, 1
+    hashes, width = single.copy(), 1
     for bit in bin(n)[3:]:
         hashes, width = _join(hashes, hashes, width, width), 2 * width
         if bit == "1":
             hashes, width = _join(hashes, single, width, 1), width + 1
-    if hashes is single:
-        hashes = single.copy()
     hashes ^= hashes >> np.uint64(32)
     hashes *= _MIX
     hashes ^= hashes >> np.uint64(29)
