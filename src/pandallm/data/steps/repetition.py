@@ -29,17 +29,17 @@ class _Units:
     def __init__(self, shape: Shape) -> None:
         classes = shape.classes
         run_starts, run_stops = shape.runs
-        alone = np.flatnonzero((classes == HAN) | (classes == KANA) | (classes == OTHER))
-        mixed = shape.points.astype(np.uint64)
-        mixed = (mixed ^ (mixed >> _SHIFT)) * _MIX
+        begins = (classes == HAN) | (classes == KANA) | (classes == OTHER)
+        begins[run_starts] = True
+        starts = np.flatnonzero(begins)
+        mixed = shape.points.astype(np.uint64) * _MIX
+        mixed ^= mixed >> _SHIFT
+        self.hashes = mixed[starts]
+        self.lengths = np.ones(len(starts), np.intp)
         if len(run_starts):
-            starts = np.concatenate([alone, run_starts])
-            lengths = np.concatenate([np.ones(len(alone), np.intp), run_stops - run_starts])
-            hashes = np.concatenate([mixed[alone], _run_hashes(mixed, run_starts, run_stops)])
-            order = np.argsort(starts, kind="stable")
-            self.hashes, self.lengths = hashes[order], lengths[order]
-        else:
-            self.hashes, self.lengths = mixed[alone], np.ones(len(alone), np.intp)
+            places = np.searchsorted(starts, run_starts)
+            self.hashes[places] = _run_hashes(mixed, run_starts, run_stops)
+            self.lengths[places] = run_stops - run_starts
         self.characters = int(self.lengths.sum())
         self._ends = np.concatenate([[0], np.cumsum(self.lengths)])
         self._grams = {1: self.hashes}
@@ -51,7 +51,6 @@ class _Units:
             hashes = self._grams[known]
             for k in range(known, n):
                 hashes = hashes[:-1] * _FACTOR + self.hashes[k:]
-                hashes ^= hashes >> _SHIFT
             self._grams[n] = hashes
         return self._grams[n]
 
@@ -84,8 +83,8 @@ def _has_frequent(units: _Units, ngrams: list[tuple[int, float]]) -> bool:
             continue
         hashes = units.grams(n)
         ordered = np.sort(hashes)  # a third of the time of argsort, and mostly enough
-        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-        counts = np.diff(starts, append=len(ordered))
+        edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
+        starts, counts = edges[:-1], edges[1:] - edges[:-1]
         most = int(counts.max())
         if most < LEAST_REPEATS or most * longest <= limit:
             continue
@@ -111,12 +110,11 @@ def _apart(places: list[int], n: int) -> int:
 def _repeated_characters(units: _Units, n: int) -> int:
     """Characters inside n units in a row that stood there before, each counted once."""
     hashes = units.grams(n)
-    ordered = np.sort(hashes)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return 0
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     later = order[1:][ordered[1:] == ordered[:-1]]
+    if not len(later):
+        return 0
     covered = np.zeros(len(units.hashes) + 1, np.intp)
     np.add.at(covered, later, 1)
     np.add.at(covered, later + n, -1)

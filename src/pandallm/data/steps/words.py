@@ -79,7 +79,7 @@ class Shape:
         if self._runs is None:
             inside = np.zeros(len(self.classes) + 2, np.int8)
             inside[1:-1] = _IN_RUNS[self.classes]
-            edges = np.diff(inside)
+            edges = inside[1:] - inside[:-1]
             self._runs = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
         return self._runs
 
