@@ -166,13 +166,21 @@ def _replace(
     return np.concatenate(pieces), np.concatenate([[0], np.cumsum(lengths)])
 
 
+def _charted() -> Iterator[tuple[int, str]]:
+    """All characters that may be assigned, 256 at a time: the first one's code point, and the characters."""
+    for start, stop in _CHARTED:
+        for first in range(start, stop, 256):
+            yield first, "".join(map(chr, range(first, min(first + 256, stop))))
+
+
 @lru_cache(1)
 def _composing() -> frozenset[str]:
     """Characters that may join with one before them: second halves of canonical decompositions, Hangul vowels and finals."""
     found = {chr(c) for c in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
-    for start, stop in _CHARTED:
-        for c in range(start, stop):
-            parts = unicodedata.decomposition(chr(c)).split()
+    for _, characters in _charted():
+        if unicodedata.normalize("NFD", characters) == characters:
+            continue  # none of them decomposes
+        for parts in map(str.split, map(unicodedata.decomposition, characters)):
             if len(parts) == 2 and not parts[0].startswith("<"):
                 found.add(chr(int(parts[1], 16)))
     return frozenset(found)
@@ -189,13 +197,23 @@ def _alone(character: str, composing: frozenset[str]) -> bool:
     return unicodedata.combining(begin) == 0 and begin not in composing
 
 
-def _make_table(change: Callable[[str], str]) -> _Table:
+def _all_plain(characters: str, composing: frozenset[str]) -> bool:
+    """Whether each is `_alone` and NFKC leaves it as it is; may say no where it is so."""
+    # U+0345 has the highest combining class: it would change places with any combining character behind it.
+    marked = "\u0345".join(["", *characters])
+    return unicodedata.normalize("NFKD", marked) == marked and composing.isdisjoint(characters)
+
+
+def _make_table(definition: Callable[[str], str], change: Callable[[str], str]) -> _Table:
+    """change: what the definition makes of a character, wherever it stands."""
     composing = _composing()
     single = np.full(0x110000, _ASK, np.uint32)
     expansions = ["?"]  # number 0: "ask"; takes one place
-    for start, stop in _CHARTED:
-        for c in range(start, stop):
-            character = chr(c)
+    for first, characters in _charted():
+        if definition(characters) == characters and _all_plain(characters, composing):
+            single[first : first + len(characters)] = np.arange(first, first + len(characters))
+            continue
+        for c, character in enumerate(characters, first):
             if not _alone(character, composing):
                 continue
             becomes = change(character)
@@ -214,9 +232,9 @@ def _fold_table() -> _Table:
     def change(character: str) -> str:
         return "".join(" " if c.isspace() else c for c in unicodedata.normalize("NFKC", character))
 
-    return _make_table(change)
+    return _make_table(fold, change)
 
 
 @lru_cache(1)
 def _contamination_table() -> _Table:
-    return _make_table(contamination_text)
+    return _make_table(contamination_text, contamination_text)
