@@ -218,7 +218,13 @@ class _Build:
                 ledger.book(shard.source, "quarantined", fact["quarantined"], fact["quarantined_bytes"])
             for fate, (records, size) in counted["counts"].items():
                 ledger.book(shard.source, fate, records, size)
-        return ledger.facts()
+        totals = ledger.facts()
+        for shard, fact in zip(self.shards, facts, strict=True):
+            for entry in (totals["sources"][shard.source], totals["total"]) if fact["masked"] else ():
+                masked = entry.setdefault("masked", {})
+                for kind, times in sorted(fact["masked"].items()):
+                    masked[kind] = masked.get(kind, 0) + times
+        return totals
 
     def _hits(self) -> Iterator[Hit]:
         for shard in self.shards:
