@@ -7,7 +7,7 @@ import pytest
 
 from pandallm.data.clean import audit_ledger, clean_corpus
 from pandallm.data.clean_spec import GopherQualityStep, LanguageStep, NormalizeStep, PiiStep, ScoreStep
-from pandallm.data.corpus import part_rows
+from pandallm.data.corpus import part_batches
 from pandallm.data.spec import CorpusSpec, SourceSpec
 from pandallm.data.steps.score import heuristic
 
@@ -25,7 +25,7 @@ def test_steps_reach_the_corpus(tmp_path: Path) -> None:
     steps = (NormalizeStep(), LanguageStep(write=True), PiiStep(), ScoreStep(), GopherQualityStep(min_words=None))
     spec = CorpusSpec(sources={"s": SourceSpec(adapter="text", files="-")}, clean=steps)
     facts = clean_corpus("c", spec, {"s": [source]}, tmp_path / "out")
-    rows = list(part_rows(tmp_path / "out", "examples"))
+    rows = [row for batch in part_batches(tmp_path / "out", "examples") for row in batch.to_pylist()]
     assert [row["language"] for row in rows] == ["zh", "en", "zh"]
     texts = [row["turns"][0]["text"] for row in rows]
     assert texts[0] == "联系人的电话是<phone>，也可以写信到<mail>，我们会在一天之内回复。"
