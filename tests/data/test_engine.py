@@ -145,6 +145,16 @@ def test_ray_that_is_not_installed_is_bad_input(monkeypatch: pytest.MonkeyPatch)
         open_engine("ray", 2)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:no", "127.0.0.1:99999"])
+def test_a_cluster_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    import sys
+    from types import SimpleNamespace
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(BadInput, match=rf"runtime\.ray_address: no Ray at {address} \(.*\); start one with"):
+        list(open_engine("ray", 2, address).map(slow_first, range(2), object))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (pandallm[ray])")
 def test_ray_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tasks of a corpus, its errors, and a task that dies, on Ray started here (15 to 20 seconds)."""

@@ -6,6 +6,7 @@ folder), and must have the same pandallm installed. No `runtime_env` is set: one
 
 import importlib
 import pickle
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -40,6 +41,7 @@ class RayEngine:
         if self._call is not None:
             return
         if not self._ray.is_initialized():
+            self._check_address()
             try:
                 self._ray.init(
                     # "local": never a cluster that happens to be named in the environment
@@ -53,6 +55,18 @@ class RayEngine:
                 raise BadInput(f"runtime.ray_address: no Ray at {self._address!r} ({reason}).") from None
             self._ours = True
         self._call = self._ray.remote(num_cpus=1)(call_with_state)
+
+    def _check_address(self) -> None:
+        """Whether someone listens there: Ray itself would try for minutes."""
+        host, colon, port = (self._address or "").removeprefix("ray://").rpartition(":")
+        if not colon:
+            return
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, ValueError, OverflowError) as e:
+            raise BadInput(
+                f"runtime.ray_address: no Ray at {self._address} ({e}); start one with `ray start`."
+            ) from None
 
     @property
     def workers(self) -> int:
