@@ -33,7 +33,7 @@ def broken() -> Callable[[str], float]:
 def plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = EntryPoints(
         EntryPoint(name, f"{__name__}:{function}", score.GROUP)
-        for name, function in (("length", "by_length"), ("broken", "broken"))
+        for name, function in (("length", "by_length"), ("broken", "broken"), ("gone", "gone"))
     )
     monkeypatch.setattr(score, "entry_points", lambda group: entries.select(group=group))
 
@@ -77,6 +77,8 @@ def test_what_a_plug_in_must_not_do_is_told() -> None:
     with pytest.raises(PandaError, match=r"'broken' gave 7.0 to a text; it must be in \[0, 1\]"):
         make_steps([ScoreStep(scorer="broken")], "corpora.a")((Turn("a", True),), None)
     with pytest.raises(
-        BadInput, match=r"corpora.a: scorer 'none' is not installed; choose among broken, heuristic, length"
+        BadInput, match=r"corpora.a: scorer 'none' is not installed; choose among broken, gone, heuristic, length"
     ):
         check_steps([ScoreStep(scorer="none")], "corpora.a")
+    with pytest.raises(BadInput, match=r"corpora.a: scorer 'gone' .*cannot be loaded: AttributeError"):
+        make_steps([ScoreStep(scorer="gone")], "corpora.a")

@@ -68,9 +68,20 @@ def scorer_version(step: ScoreStep) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
 
 
+def _load(step: ScoreStep, where: str) -> Scorer:
+    if step.scorer == HEURISTIC:
+        return heuristic
+    entry = _plug_in(step, where)
+    try:
+        scorer: Scorer = entry.load()()
+    except Exception as e:  # whatever another's code raises
+        raise BadInput(f"{where}: scorer {step.scorer!r} ({entry.value}) cannot be loaded: {e!r}.") from e
+    return scorer
+
+
 def make_score(step: ScoreStep, where: str) -> Step:
     """Sets the quality; drops as `low_score` what scores less than `min`."""
-    score: Scorer = heuristic if step.scorer == HEURISTIC else _plug_in(step, where).load()()
+    score = _load(step, where)
 
     def run(document: Document) -> str | None:
         quality = float(score(document.text))
