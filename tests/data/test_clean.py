@@ -209,7 +209,7 @@ def test_bad_input_in_one_sentence(tmp_path: Path) -> None:
         BadInput,
         match=r"corpora\.c\.sources\.s: none of its 2 records fits adapter text; .*in\.jsonl:1: not valid JSON",
     ):
-        clean(tmp_path, ["{", "{"], spec())
+        clean(tmp_path, ["not json", "{"], spec())
     with pytest.raises(BadInput, match=r"in\.jsonl holds no record"):
         clean(tmp_path, [""], spec())
     with pytest.raises(BadInput, match=r"nothing is left to train on \(2 records read, too_short 2\)"):
