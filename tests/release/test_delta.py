@@ -11,8 +11,9 @@ import pytest
 import zstandard
 
 from pandallm.errors import BadInput, PandaError
-from pandallm.release import container
+from pandallm.release import apply, container, make
 from pandallm.release.delta import apply_delta, inspect_delta, make_delta, verify_delta
+from pandallm.store import digest_file
 from tests.release.release_helpers import files, rewrite, save_llama
 
 
@@ -209,7 +210,7 @@ def test_damage_with_a_corrected_hash_is_still_found(base: Path, delta: Path, tm
     random = np.random.default_rng(0)
     for at in random.integers(len(good) // 10, len(good), 25):
         shard.write_bytes(good[:at] + bytes([good[at] ^ 16]) + good[at + 1 :])
-        rewrite(bad, lambda m: m["shards"][0].update(sha256=container.digest_file(shard)))
+        rewrite(bad, lambda m: m["shards"][0].update(sha256=digest_file(shard)))
         with pytest.raises(BadInput):
             apply_delta(base, bad, tmp_path / "out")
         assert [p.name for p in tmp_path.iterdir()] == ["bad"]
@@ -267,29 +268,121 @@ def test_left_part_folder(base: Path, target: Path, delta: Path, tmp_path: Path)
     with pytest.raises(BadInput, match="was not left by an interrupted delta"):
         apply_delta(base, delta, tmp_path / "out")
     assert files(foreign) == {"work.txt": b"dear to me"}
-    (foreign / container._MARK).touch()  # as a killed attempt leaves it
+    (foreign / container._MARK).touch()  # as an attempt with other inputs leaves it
     apply_delta(base, delta, tmp_path / "out")
     assert files(tmp_path / "out") == files(target)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_error_while_writing_leaves_nothing(base: Path, delta: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    from pandallm.release import delta as module
+def test_full_disk_keeps_what_is_done(base: Path, target: Path, delta: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    read = make.read_base
+    calls = 0
 
-    def full(*_: Any) -> bytes:
-        raise OSError(28, "No space left on device")
+    def full_after_seven(*arguments: Any) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls > 7:
+            raise OSError(28, "No space left on device")
+        return read(*arguments)
 
-    monkeypatch.setattr(module, "_read_base", full)
-    with pytest.raises(PandaError, match=r"disk of .* is full"):
+    monkeypatch.setattr(apply, "read_base", full_after_seven)
+    with pytest.raises(PandaError, match=r"disk of .* is full; free some space and run the same command again"):
         apply_delta(base, delta, tmp_path / "out")
-    monkeypatch.setattr(module, "_read_base", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert [p.name for p in tmp_path.iterdir()] == ["out.part"]
+    calls = -100
+    apply_delta(base, delta, tmp_path / "out")
+    assert files(tmp_path / "out") == files(target)
+    assert calls < -100 + 20  # the tensors that were finished were not decoded again
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("after", [1, 5, 12, 19])
+@pytest.mark.parametrize("shard_bytes", [3000, 1 << 30])
+def test_interrupted_make_goes_on(
+    base: Path, target: Path, tmp_path: Path, monkeypatch: Any, after: int, shard_bytes: int
+) -> None:
+    make_delta(base, target, tmp_path / "straight", shard_bytes=shard_bytes)
+    encode_chunk = make._encode_chunk
+    calls = 0
+
+    def interrupted(job: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after + make._SAMPLED_TENSORS:
+            raise KeyboardInterrupt
+        return encode_chunk(job)
+
+    monkeypatch.setattr(make, "_encode_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
+        make_delta(base, target, tmp_path / "out", shard_bytes=shard_bytes)
+    with open(tmp_path / "out.part/.journal.jsonl", "ab") as f:
+        f.write(b'{"tensor": "cut')  # as a killed process leaves it
+    done = len((tmp_path / "out.part/.journal.jsonl").read_bytes().splitlines()) - 1
+    calls = -100
+    make_delta(base, target, tmp_path / "out", shard_bytes=shard_bytes)
+    assert calls == -100 + 20 - done + make._SAMPLED_TENSORS
+    assert files(tmp_path / "out") == files(tmp_path / "straight")
+
+
+def test_make_does_not_trust_what_was_damaged_or_changed_meanwhile(
+    base: Path, target: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    make_delta(base, target, tmp_path / "straight")
+    finish = container.ContainerWriter.finish
+
+    def killed(writer: Any) -> Any:
+        finish(writer)
+        raise KeyboardInterrupt
+
+    mine = shutil.copytree(target, tmp_path / "mine")
+    for spoil in ("body", "target", "nothing"):
+        monkeypatch.setattr(container.ContainerWriter, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_delta(base, mine, tmp_path / "out")
+        monkeypatch.setattr(container.ContainerWriter, "finish", finish)
+        if spoil == "body":
+            body = next((tmp_path / "out.part").glob("*.safetensors"))
+            data = bytearray(body.read_bytes())
+            data[len(data) // 2] ^= 1
+            body.write_bytes(data)
+        if spoil == "target":
+            (mine / "config.json").write_text("{}")
+        make_delta(base, mine, tmp_path / "out")
+        if spoil == "body":
+            assert files(tmp_path / "out") == files(tmp_path / "straight")
+        apply_delta(base, tmp_path / "out", tmp_path / "back")
+        assert files(tmp_path / "back") == files(mine)
+        shutil.rmtree(tmp_path / "out")
+        shutil.rmtree(tmp_path / "back")
+
+
+def test_apply_does_not_trust_what_was_damaged_meanwhile(base: Path, target: Path, delta: Path, tmp_path: Path) -> None:
+    whole = files(target)
+    for cut, flip in ((None, 900), (30_000, None), (20_000, 19_000), (100, None), (5, 2)):
+        identity = container_identity(base, delta)
+        part = tmp_path / "out.part"
+        part.mkdir()
+        (part / container._MARK).write_text(identity)
+        data = bytearray(whole["model.safetensors"][:cut])
+        if flip is not None:
+            data[flip] ^= 1
+        (part / "model.safetensors").write_bytes(data)
+        (part / "config.json").write_bytes(whole["config.json"][:9])
         apply_delta(base, delta, tmp_path / "out")
-    assert not list(tmp_path.iterdir())
+        assert files(tmp_path / "out") == whole
+        shutil.rmtree(tmp_path / "out")
+
+
+def container_identity(base: Path, delta: Path) -> str:
+    """What `apply_delta` writes into the folder under way."""
+    from pandallm.release.weights import open_model
+    from pandallm.store import canonical_json
+
+    return canonical_json({"apply": [digest_file(delta / "panda_delta.json"), open_model(base, "Base").stamp()]})
 
 
 def test_two_writers_of_one_folder(base: Path, delta: Path, tmp_path: Path) -> None:
-    with container.staged(tmp_path / "out"):
+    with container.staged(tmp_path / "out", "x"):
         with pytest.raises(PandaError, match="Another process is writing"):
             apply_delta(base, delta, tmp_path / "out")
 
@@ -309,7 +402,8 @@ def test_folders_that_are_no_models(base: Path, target: Path, tmp_path: Path) ->
     (folder / "config.json").write_text("{}")
     refuse(folder, "has no weights")
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    refuse(folder, "as pickle only")
+    refuse(folder, "without running code")
+    (folder / "pytorch_model.bin").unlink()
     for places, says in (
         ({"a": "../base/model.safetensors"}, "names the shard"),
         ({"a": "lost.safetensors"}, "lacks the shard"),

@@ -1,26 +1,31 @@
 """The container of a delta: shards `panda_delta-0000N-of-M.safetensors` of U8 tensors, and folders written whole or not at all."""
 
 import errno
+import hashlib
+import itertools
 import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
 from pandallm.errors import BadInput, PandaError
 from pandallm.progress import Progress
 from pandallm.release.manifest import Blob, Manifest, Shard, shard_name
-from pandallm.release.weights import Tensor, read_elements, read_weight_file
+from pandallm.release.stream import in_order
+from pandallm.release.weights import Tensor, read_weight_file
 from pandallm.store import digest_file
 
 #: A shard is closed once it holds this much; a tensor's data is never split.
 SHARD_BYTES = 4_000_000_000
 _MARK = ".panda_part"
+#: The longest number that a header holds.
+_LARGEST = 10**15
 
 
 def gigabytes(count: int) -> str:
@@ -45,10 +50,12 @@ def check_disk(out: Path, need: int) -> None:
 
 
 @contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A folder `OUT.part` to write into, renamed to `out` at the end and removed on any error.
+def staged(out: Path, identity: str) -> Iterator[Path]:
+    """A folder `OUT.part` to write into, renamed to `out` at the end; hidden files in it are left behind.
 
-    What a killed attempt left in `OUT.part` is replaced; a folder of that name made by anyone else is refused.
+    What an interrupted attempt left in `OUT.part` is there again if its `identity` (of inputs and settings) was the same,
+    else removed; a folder of that name made by anyone else is refused. Bad input removes `OUT.part`; an interruption or
+    a full disk keeps it.
     """
     refuse_existing(out)
     part = out.with_name(out.name + ".part")
@@ -59,29 +66,41 @@ def staged(out: Path) -> Iterator[Path]:
     except Timeout:
         raise PandaError(f"Another process is writing {out}; wait for it or name another folder.") from None
     try:
-        if part.exists():
-            if not (part / _MARK).is_file():
-                raise BadInput(f"{part} exists and was not left by an interrupted delta; move it away yourself.")
-            shutil.rmtree(part)
-        part.mkdir()
+        _begin(part, identity)
         try:
-            (part / _MARK).touch()
             yield part
+            for path in part.iterdir():
+                if path.name.startswith(".") and path.name != _MARK:
+                    path.unlink()
             for path in part.rglob("*"):
                 _sync(path)
             (part / _MARK).unlink()
             refuse_existing(out)
             os.rename(part, out)
             _sync(out.parent)
+        except PandaError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         except OSError as e:
             if e.errno == errno.ENOSPC:
-                raise PandaError(f"The disk of {out.parent} is full; free some space, then run again.") from None
+                raise PandaError(
+                    f"The disk of {out.parent} is full; free some space and run the same command again: it goes on "
+                    "where it stopped."
+                ) from None
             raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _begin(part: Path, identity: str) -> None:
+    mark = part / _MARK
+    if part.is_symlink() or (part.exists() and not mark.is_file() and (not part.is_dir() or any(part.iterdir()))):
+        raise BadInput(f"{part} exists and was not left by an interrupted delta; move it away yourself.")
+    if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") != identity:
+        shutil.rmtree(part)
+    part.mkdir(exist_ok=True)
+    mark.write_text(identity, encoding="utf-8")
 
 
 def _sync(path: Path) -> None:
@@ -92,36 +111,87 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-class ContainerWriter:
-    """Blobs one after the other; headers are written by `finish`, when all lengths are known."""
+class Journal:
+    """JSON lines in a file of the work under way; a line that was cut off does not count."""
 
-    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(self, path: Path) -> None:
+        self.lines: list[Any] = []
+        good = 0
+        if path.is_file():
+            for line in path.read_bytes().splitlines(keepends=True):
+                try:
+                    value = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                self.lines.append(value)
+                good += len(line)
+        self._file = open(path, "ab")  # noqa: SIM115
+        self._file.truncate(good)
+
+    def add(self, value: Any) -> None:
+        """Append one line."""
+        self._file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+
+    def keep(self, count: int) -> None:
+        """Forget all lines but the first `count`."""
+        del self.lines[count:]
+        self._file.truncate(0)
+        for line in self.lines:
+            self.add(line)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class ContainerWriter:
+    """Blobs one after the other, behind room for the shard's header, which `finish` writes when all lengths are known.
+
+    `keys` are the names of all blobs that may come: they bound the header's length.
+    """
+
+    def __init__(self, folder: Path, keys: Iterable[str], shard_bytes: int = SHARD_BYTES) -> None:
         self._folder, self._limit = folder, shard_bytes
+        most = {key: _header_entry(0, _LARGEST) for key in keys}
+        self._room = 8 + len(_header_text(most)) + 7
+        self._room -= self._room % 8
         self._shards: list[dict[str, int]] = []
         self._body: BinaryIO | None = None
         self._key, self._start, self._chunks = "", 0, list[int]()
+        self._hash = hashlib.sha256()
 
     def _body_path(self, number: int) -> Path:
         return self._folder / f".body-{number}"
 
+    def _open(self, mode: str) -> BinaryIO:
+        self.close()
+        self._shards.append({})
+        self._body = cast(BinaryIO, open(self._body_path(len(self._shards)), mode))  # noqa: SIM115
+        self._body.seek(self._room)
+        return self._body
+
     def begin(self, key: str) -> None:
         """Start the blob `key`."""
-        if self._body is None or self._body.tell() >= self._limit:
-            self.close()
-            self._shards.append({})
-            self._body = open(self._body_path(len(self._shards)), "wb")  # noqa: SIM115
-        self._key, self._start, self._chunks = key, self._body.tell(), []
+        body = self._body
+        if body is None or body.tell() - self._room >= self._limit:
+            body = self._open("w+b")
+        self._key, self._start, self._chunks, self._hash = key, body.tell(), [], hashlib.sha256()
 
     def append(self, chunk: bytes) -> None:
         """One chunk of the blob that was begun."""
         assert self._body is not None
         self._body.write(chunk)
+        self._hash.update(chunk)
         self._chunks.append(len(chunk))
 
-    def keep(self) -> Blob:
-        """End the blob."""
+    def keep(self) -> tuple[Blob, str]:
+        """End the blob; returns it and its sha256. What was written has left the process."""
+        assert self._body is not None
+        self._body.flush()
         self._shards[-1][self._key] = sum(self._chunks)
-        return Blob(shard=len(self._shards), chunks=tuple(self._chunks))
+        return Blob(shard=len(self._shards), chunks=tuple(self._chunks)), self._hash.hexdigest()
 
     def forget(self) -> None:
         """Take the blob that was begun back."""
@@ -129,30 +199,62 @@ class ContainerWriter:
         self._body.seek(self._start)
         self._body.truncate()
 
+    def again(self, key: str, blob: Blob, sha256: str) -> bool:
+        """Take over a blob that an interrupted attempt wrote; False where it is not there as it should be."""
+        if blob.shard > len(self._shards):
+            path = self._body_path(len(self._shards) + 1)
+            for finished in self._folder.glob(shard_name(len(self._shards) + 1, 0).replace("00000", "*")):
+                os.replace(finished, path)
+            if not path.is_file():
+                return False
+            self._open("r+b")
+        body = self._body
+        assert body is not None
+        start, digest = body.tell(), hashlib.sha256()
+        for size in blob.chunks:
+            digest.update(body.read(size))
+        if digest.hexdigest() != sha256 or body.tell() - start != sum(blob.chunks):
+            body.seek(start)
+            body.truncate()
+            return False
+        self._shards[-1][key] = sum(blob.chunks)
+        return True
+
+    def cut(self) -> None:
+        """Drop what follows the blobs that were taken over."""
+        if self._body is not None:
+            self._body.truncate(self._body.tell())
+
     def close(self) -> None:
         if self._body is not None:
             self._body.close()
             self._body = None
 
     def finish(self) -> tuple[Shard, ...]:
-        """Write every shard under its name; returns their sizes and hashes."""
+        """Give every shard its header and its name; returns their sizes and hashes."""
         self.close()
         done = []
         for number, blobs in enumerate(self._shards, 1):
-            header: dict[str, object] = {"__metadata__": {"format": "panda-delta", "version": "1"}}
-            at = 0
+            header, at = {}, 0
             for key, size in blobs.items():
-                header[key] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
+                header[key] = _header_entry(at, size)
                 at += size
-            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-            text += b" " * (-len(text) % 8)
+            text = _header_text(header).ljust(self._room - 8)
             path = self._folder / shard_name(number, len(self._shards))
-            with open(path, "wb") as f, open(self._body_path(number), "rb") as body:
+            with open(self._body_path(number), "r+b") as f:
                 f.write(struct.pack("<Q", len(text)) + text)
-                shutil.copyfileobj(body, f, 1 << 20)
-            self._body_path(number).unlink()
+            os.replace(self._body_path(number), path)
             done.append(Shard(bytes=path.stat().st_size, sha256=digest_file(path)))
         return tuple(done)
+
+
+def _header_entry(at: int, size: int) -> dict[str, object]:
+    return {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
+
+
+def _header_text(entries: Mapping[str, object]) -> bytes:
+    meta = {"__metadata__": {"format": "panda-delta", "version": "1"}}
+    return json.dumps(meta | dict(entries), separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class ContainerReader:
@@ -169,23 +271,23 @@ class ContainerReader:
                 self._damaged(number, f"{path.stat().st_size:,} bytes, should be {shard.bytes:,}")
 
     def _damaged(self, number: int, why: str) -> None:
-        raise BadInput(f"Delta shard {number} of {len(self._paths)} is damaged ({why}). Download it again.")
+        others = "; the other shards can stay" if len(self._paths) > 1 else ""
+        raise BadInput(f"Delta shard {number} of {len(self._paths)} is damaged ({why}). Download it again{others}.")
 
     def check(self, progress: Progress) -> None:
         """Compare every shard's sha256, then read the headers."""
         with progress.task("check delta", sum(s.bytes for s in self._manifest.shards) / 1e6, "MB") as task:
+            digests = in_order(digest_file, self._paths)
             for number, (path, shard) in enumerate(zip(self._paths, self._manifest.shards, strict=True), 1):
-                if digest_file(path) != shard.sha256:
+                if next(digests) != shard.sha256:
                     self._damaged(number, "sha256 mismatch")
                 self._tensors.append({t.name: t for t in read_weight_file(path).tensors})
                 task.advance(shard.bytes / 1e6)
 
-    def chunks(self, key: str, blob: Blob) -> Iterator[bytes]:
-        """The chunks of blob `key`."""
+    def places(self, key: str, blob: Blob) -> list[tuple[Tensor, int, int]]:
+        """Where the chunks of blob `key` lie, as arguments of `read_elements`."""
         tensor = self._tensors[blob.shard - 1].get(key)
         if tensor is None or tensor.dtype != "U8" or tensor.bytes != sum(blob.chunks):
             raise BadInput(f"{self._paths[blob.shard - 1]} does not hold {key!r} as the manifest says; get it again.")
-        at = 0
-        for size in blob.chunks:
-            yield read_elements(tensor, at, size)
-            at += size
+        starts = itertools.accumulate(blob.chunks, initial=0)
+        return [(tensor, at, size) for at, size in zip(starts, blob.chunks, strict=False)]

@@ -10,13 +10,17 @@ from typing import Any
 
 from pandallm.errors import BadInput
 from pandallm.release.codec import CHUNK, ITEM_BYTES
-from pandallm.store import read_json
+from pandallm.release.torch_files import read_torch_file
+from pandallm.store import digest_file, read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 #: What the safetensors library itself allows.
 MAX_HEADER_BYTES = 100_000_000
-#: Never read and never shipped: loading them may run code.
+TORCH_INDEX = "pytorch_model.bin.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
+#: Never shipped as they are: loading them may run code.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -39,22 +43,58 @@ class Tensor:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A safetensors file: `header` is everything before the data, `tensors` are in the order of the data."""
+    """A file of weights as safetensors: `header` is everything before the data, `tensors` are in the order of the data.
+
+    Of a PyTorch file (`.bin`) the header is the one that it would have as safetensors.
+    """
 
     path: Path
     header: bytes
     tensors: list[Tensor]
 
+    @property
+    def bytes(self) -> int:
+        """Size as safetensors."""
+        return len(self.header) + sum(t.bytes for t in self.tensors)
+
+    def digest(self) -> str:
+        """sha256 as safetensors."""
+        if self.path.suffix == ".safetensors":
+            return digest_file(self.path)
+        hasher = hashlib.sha256(self.header)
+        for tensor in self.tensors:
+            for first, count in spans(0, tensor.count):
+                hasher.update(read_elements(tensor, first, count))
+        return hasher.hexdigest()
+
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder: `weights` and `others` by name relative to `path`; `skipped` are files that are not touched (pickles)."""
+    """A model folder. Names are relative to `path`.
+
+    weights: files of weights, by the name they have as safetensors. others: all other files. generated: files that
+    go with weights read from `.bin` (their index). skipped: files that are not touched (pickles). adapter: whether it
+    is a LoRA adapter.
+    """
 
     path: Path
     weights: Mapping[str, WeightFile]
     tensors: Mapping[str, Tensor]
     others: Mapping[str, Path]
+    generated: Mapping[str, bytes]
     skipped: list[str]
+    adapter: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(t.bytes for t in self.tensors.values())
+
+    def stamp(self) -> list[list[str | int]]:
+        """Name, size and time of every file: what an interrupted run compares before it goes on."""
+        files = sorted({w.path for w in self.weights.values()} | set(self.others.values()))
+        stats = [(f, f.stat()) for f in files]
+        return [[f.relative_to(self.path).as_posix(), s.st_size, s.st_mtime_ns] for f, s in stats]
 
 
 def is_plain_name(name: str) -> bool:
@@ -134,30 +174,62 @@ def read_weight_file(path: Path) -> WeightFile:
     return WeightFile(path, header, parse_header(header, path, size))
 
 
-def _weight_names(folder: Path, files: Mapping[str, Path]) -> list[str]:
-    if SINGLE in files:
-        return [SINGLE]
-    if INDEX not in files:
-        if any(name.endswith(PICKLES) for name in files):
-            raise BadInput(
-                f"{folder} has its weights as pickle only; convert them to safetensors first "
-                "(load the model with transformers and save it with save_pretrained)."
-            )
-        raise BadInput(f"{folder} has no weights: neither {SINGLE} nor {INDEX} is there.")
-    index = read_json(files[INDEX])
+def _torch_name(name: str) -> str:
+    """`pytorch_model-00001-of-00002.bin` -> `model-00001-of-00002.safetensors`."""
+    return name.removeprefix("pytorch_").removesuffix(".bin") + ".safetensors"
+
+
+def _torch_weight_file(path: Path) -> WeightFile:
+    """A PyTorch file's tensors, and the header it would have as safetensors."""
+    found = read_torch_file(path)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    tensors, at = [], 0
+    for name, (dtype, shape, offset, size) in found.items():
+        tensors.append(Tensor(name, dtype, shape, path, offset, size))
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return WeightFile(path, struct.pack("<Q", len(text)) + text, tensors)
+
+
+def _indexed(folder: Path, files: Mapping[str, Path], index_name: str, suffix: str) -> list[str]:
+    index = read_json(files[index_name])
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(v, str) for v in places.values()):
-        raise BadInput(f"{files[INDEX]} has no weight_map of tensor names to file names; get it again.")
+        raise BadInput(f"{files[index_name]} has no weight_map of tensor names to file names; get it again.")
     for name in places.values():
-        if not is_plain_name(name) or not name.endswith(".safetensors"):
-            raise BadInput(f"{files[INDEX]} names the shard {name!r}; only safetensors files beside it are read.")
+        if not is_plain_name(name) or not name.endswith(suffix):
+            raise BadInput(f"{files[index_name]} names the shard {name!r}; only {suffix} files beside it are read.")
         if name not in files:
             raise BadInput(f"{folder} lacks the shard {name} that its index names; get it again.")
     return sorted(set(places.values()))
 
 
+def _weight_names(folder: Path, files: Mapping[str, Path], adapter: bool) -> list[str]:
+    """Names of the files that hold the weights: safetensors where there are any, else PyTorch's."""
+    if adapter:
+        names = [n for n in _ADAPTER if n in files]
+        if not names:
+            raise BadInput(f"{folder} has {ADAPTER_CONFIG} but no {_ADAPTER[0]}; get the adapter again.")
+        return names[:1]
+    if SINGLE in files:
+        return [SINGLE]
+    if INDEX in files:
+        return _indexed(folder, files, INDEX, ".safetensors")
+    if "pytorch_model.bin" in files:
+        return ["pytorch_model.bin"]
+    if TORCH_INDEX in files:
+        return _indexed(folder, files, TORCH_INDEX, ".bin")
+    raise BadInput(f"{folder} has no weights: neither {SINGLE} nor {INDEX} nor pytorch_model.bin is there.")
+
+
 def open_model(folder: Path, role: str) -> ModelFolder:
-    """Look at a Hugging Face folder (safetensors, in one file or sharded); `role` is `Base` or `Target`, for messages."""
+    """Look at a Hugging Face folder; `role` is `Base` or `Target`, for messages.
+
+    Weights are read from safetensors, in one file or sharded, or else from PyTorch's `.bin`, of which nothing is
+    loaded: see `torch_files`. A target may be a LoRA adapter in PEFT's layout.
+    """
     if not folder.is_dir():
         raise BadInput(f"{role} folder {folder} does not exist; give a Hugging Face model folder.")
     files = {}
@@ -165,22 +237,39 @@ def open_model(folder: Path, role: str) -> ModelFolder:
         name = path.relative_to(folder).as_posix()
         if path.is_file() and is_safe_path(name):
             files[name] = path
-    if "config.json" not in files:
+    adapter = "config.json" not in files and ADAPTER_CONFIG in files
+    if adapter and role == "Base":
+        raise BadInput(f"{role} {folder} is a LoRA adapter; give the model that it adapts.")
+    if "config.json" not in files and not adapter:
         if "params.json" in files:
             raise BadInput(
                 f"{role} {folder} is in Meta's original format (no config.json); convert it to Hugging Face format first."
             )
         raise BadInput(f"{role} {folder} has no config.json; give a Hugging Face model folder.")
-    weights = {name: read_weight_file(files[name]) for name in _weight_names(folder, files)}
+    names = _weight_names(folder, files, adapter)
+    weights = {
+        n if n.endswith(".safetensors") else _torch_name(n): (
+            read_weight_file(files[n]) if n.endswith(".safetensors") else _torch_weight_file(files[n])
+        )
+        for n in names
+    }
     tensors: dict[str, Tensor] = {}
     for name, file in weights.items():
         for tensor in file.tensors:
             if tensor.name in tensors:
                 raise BadInput(f"{folder} holds tensor {tensor.name!r} twice, the second time in {name}; keep one.")
             tensors[tensor.name] = tensor
-    skipped = [n for n in files if n.endswith(PICKLES)]
-    others = {n: p for n, p in files.items() if n not in weights and n not in skipped}
-    return ModelFolder(folder, weights, tensors, others, skipped)
+    generated = {}
+    if names[0].endswith(".bin") and len(names) > 1:
+        index = {
+            "metadata": {"total_size": sum(t.bytes for t in tensors.values())},
+            "weight_map": {t.name: name for name, file in sorted(weights.items()) for t in file.tensors},
+        }
+        generated[INDEX] = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+    skipped = [n for n in files if n.endswith(PICKLES) and n not in names]
+    left_out = {*weights, *names, *skipped, *([TORCH_INDEX] if names[0].endswith(".bin") else [])}
+    others = {n: p for n, p in files.items() if n not in left_out}
+    return ModelFolder(folder, weights, tensors, others, generated, skipped, adapter)
 
 
 def spans(start: int, stop: int) -> Iterator[tuple[int, int]]:
