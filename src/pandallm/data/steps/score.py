@@ -63,9 +63,11 @@ def check_score(step: ScoreStep, where: str) -> None:
 
 
 def scorer_version(step: ScoreStep) -> str:
-    """Of the distribution that brings the plug-in."""
-    entry = _plug_in(step, "score")
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
+    """Of the distribution that brings the plug-in; `absent` where there is none."""
+    for entry in entry_points(group=GROUP):
+        if entry.name == step.scorer:
+            return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
+    return "absent"
 
 
 def _load(step: ScoreStep, where: str) -> Scorer:
