@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pandallm.store import digest_json
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -48,8 +50,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def rewrite(delta: Path, change: Callable[[Any], object]) -> None:
-    """Change a delta's manifest in place."""
+    """Change a delta's manifest in place, and its own sha256 with it."""
     path = delta / "panda_delta.json"
     manifest = json.loads(path.read_text())
     change(manifest)
+    manifest.pop("sha256", None)
+    manifest["sha256"] = digest_json(manifest)
     path.write_text(json.dumps(manifest))

@@ -233,7 +233,8 @@ def test_damage_with_a_corrected_hash_is_still_found(base: Path, delta: Path, tm
         (lambda m: m["tensors"]["model.norm.weight"]["blob"].update(shard=9), "shard that does not exist"),
         (lambda m: m["tensors"]["model.norm.weight"]["blob"].update(chunks=[1 << 50]), "chunks that do not fit"),
         (lambda m: m["tensors"]["model.norm.weight"].pop("base"), "lacks its base"),
-        (lambda m: m["tensors"].pop("model.norm.weight"), "two ways|differ"),
+        (lambda m: m["tensors"].pop("model.norm.weight"), "roots are not those"),
+        (lambda m: m.update(target_root="0" * 64), "roots are not those"),
         (lambda m: m["files"]["model.safetensors"].update(bytes=1 << 61), "Not enough disk"),
         (lambda m: m["files"]["model.safetensors"].update(header_bytes=1 << 61), "chunks that do not fit"),
         (lambda m: m["files"].update({"../evil": m["files"]["config.json"]}), "leads out of the folder"),
@@ -249,6 +250,31 @@ def test_hostile_manifest(base: Path, delta: Path, tmp_path: Path, change: Any, 
     with pytest.raises(PandaError, match=says):
         apply_delta(base, bad, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["bad"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"F32"', '"F16"'),
+        ("model.norm", "model.nerm"),
+        ("config.json", "confix.json"),
+        ('"version":1', '"version":1.0'),
+    ],
+)
+def test_changed_manifest_is_found(base: Path, delta: Path, tmp_path: Path, old: str, new: str) -> None:
+    bad = shutil.copytree(delta, tmp_path / "bad")
+    text = (bad / "panda_delta.json").read_text()
+    (bad / "panda_delta.json").write_text(text.replace(old, new, 1))
+    with pytest.raises(BadInput, match=r"damaged \(sha256 mismatch\)"):
+        apply_delta(base, bad, tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"version": ' + "9" * 5000 + "}", '{"a": 1e999}', "[]", "3", "\xff"])
+def test_manifests_that_are_none(base: Path, delta: Path, tmp_path: Path, text: str) -> None:
+    bad = shutil.copytree(delta, tmp_path / "bad")
+    (bad / "panda_delta.json").write_text(text)
+    with pytest.raises(BadInput):
+        apply_delta(base, bad, tmp_path / "out")
 
 
 def test_existing_out_is_left_alone(base: Path, target: Path, delta: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pandallm.errors import BadInput
 from pandallm.progress import Progress, Task
 from pandallm.release.codec import ITEM_BYTES, SAME, cast, encode
 from pandallm.release.container import ContainerWriter, Journal, check_disk, refuse_existing, staged
-from pandallm.release.manifest import MANIFEST, BaseTensor, Blob, FileEntry, Manifest, TensorEntry
+from pandallm.release.manifest import MANIFEST, BaseTensor, Blob, FileEntry, Manifest, TensorEntry, manifest_text
 from pandallm.release.matching import Match, match
 from pandallm.release.stream import in_order
 from pandallm.release.weights import (
@@ -64,8 +64,7 @@ def make(base: Path, target: Path, out: Path, progress: Progress, shard_bytes: i
             skipped=tuple(target_folder.skipped),
             shards=shards,
         )
-        # Not indented: with many small tensors the manifest is a good part of the whole.
-        write_text(part / MANIFEST, manifest.model_dump_json(exclude_defaults=True) + "\n")
+        write_text(part / MANIFEST, manifest_text(manifest))
     return target_folder
 
 

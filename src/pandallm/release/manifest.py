@@ -9,7 +9,7 @@ from pandallm.errors import BadInput
 from pandallm.release.codec import CHUNK, ITEM_BYTES
 from pandallm.release.weights import is_plain_name, is_safe_path, spans
 from pandallm.spec import Spec
-from pandallm.store import read_json
+from pandallm.store import canonical_json, digest_json, read_json
 
 MANIFEST = "panda_delta.json"
 _MAX_MANIFEST_BYTES = 512_000_000
@@ -94,7 +94,10 @@ class Shard(Spec):
 
 
 class Manifest(Spec):
-    """The whole of `panda_delta.json`. Roots are sha256 over the canonical JSON of {tensor name: sha256}."""
+    """The whole of `panda_delta.json`. Roots are sha256 over the canonical JSON of {tensor name: sha256}.
+
+    In the file a last field `sha256` follows: of the canonical JSON of all others.
+    """
 
     format: Literal["panda-delta"]
     version: Literal[1]
@@ -111,6 +114,12 @@ class Manifest(Spec):
     def target_bytes(self) -> int:
         """Bytes of all files that come back."""
         return sum(f.bytes for f in self.files.values())
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The file's text: one line, because with many small tensors blanks are a good part of the whole."""
+    fields = manifest.model_dump(mode="json", exclude_defaults=True)
+    return canonical_json(fields | {"sha256": digest_json(fields)}) + "\n"
 
 
 def _product(shape: tuple[int, ...]) -> int:
@@ -167,10 +176,17 @@ def read_manifest(delta: Path) -> Manifest:
         raise BadInput(f"{path} is too large to be a delta's manifest; get the delta again.")
     try:
         raw = read_json(path)
-    except RecursionError:
-        raise BadInput(f"{path} is nested too deeply to be a delta's manifest; get the delta again.") from None
+    except (RecursionError, ValueError):  # nested too deeply; a number of thousands of digits
+        raise BadInput(f"{path} is no delta's manifest; get the delta again.") from None
     if isinstance(raw, dict) and raw.get("format") == "panda-delta" and raw.get("version") != 1:
         raise BadInput(f"{path} has format version {raw.get('version')!r}; this pandallm reads 1, so update pandallm.")
+    stated = raw.pop("sha256", None) if isinstance(raw, dict) else None
+    try:
+        sound = stated == digest_json(raw)
+    except (ValueError, RecursionError):  # lone surrogates, infinities
+        sound = False
+    if not sound and isinstance(raw, dict) and raw.get("format") == "panda-delta":
+        raise BadInput(f"{path} is damaged (sha256 mismatch); get the delta again.")
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
@@ -180,6 +196,12 @@ def read_manifest(delta: Path) -> Manifest:
     for name, entry in manifest.tensors.items():
         if fault := _tensor_fault(entry, manifest):
             raise BadInput(f"{path} is damaged: tensor {name!r} {fault}; get the delta again.")
+    roots = (
+        digest_json({e.base.name: e.base.sha256 for e in manifest.tensors.values() if e.base}),
+        digest_json({name: e.sha256 for name, e in manifest.tensors.items()}),
+    )
+    if roots != (manifest.base_root, manifest.target_root):
+        raise BadInput(f"{path} is damaged: its roots are not those of its tensors; get the delta again.")
     for name, file in manifest.files.items():
         fits = is_plain_name(name) and name.endswith(".safetensors") if file.op == "weights" else is_safe_path(name)
         if not fits or any(other.startswith(name + "/") for other in manifest.files):
