@@ -170,7 +170,7 @@ def _clean(cleaner: Cleaner, shard: Shard, folder: Path) -> None:
         for batch in _batches(cleaner.sources[shard.source], shard, quarantine, count):
             start = first
             first += len(batch.digests)
-            ids.extend(batch.digests)
+            ids.append(b"".join(batch.digests))
             rows.append(np.array(batch.rows, np.int64) + start)
             passed.write_batch(_passed(batch, start))
             dropped.write_batch(_dropped(batch, start))
