@@ -33,9 +33,10 @@ def write_run_folder(
         copy(artifact.path / "pack.json", folder / "ledgers" / f"pack-{name}.json")
     for record in run.records:
         if record.kind == "clean":
-            copy(
-                record.artifact.path / "ledger.json", folder / "ledgers" / f"{record.name.removeprefix('clean ')}.json"
-            )
+            corpus = record.name.removeprefix("clean ")
+            copy(record.artifact.path / "ledger.json", folder / "ledgers" / f"{corpus}.json")
+            if (found := record.artifact.path / "contamination.json").is_file():
+                copy(found, folder / "contamination" / f"{corpus}.json")
         elif record.kind == "train":
             copy(
                 record.artifact.path / "logs" / "metrics.jsonl",
