@@ -58,6 +58,17 @@ def test_a_large_index_against_large_texts() -> None:
     assert got[300] == [Overlap("t", "1", 67, pytest.approx(67 / 68)), Overlap("t", "0", 48, pytest.approx(48 / 68))]
 
 
+def test_runs_end_with_their_text() -> None:
+    questions = {"t": [("a", "甲乙丙丁戊")]}
+    assert ContaminationIndex(questions, 4).overlaps(["甲乙", "丙丁", "戊", "甲乙丙"]) == [[], [], [], []]
+
+
+def test_texts_of_one_question_may_stand_apart() -> None:
+    questions = {"t": [("a", "甲乙丙丁"), ("b", "甲乙丙丁戊"), ("a", "甲乙丙丁"), ("a", "子丑寅卯")]}
+    (hits,) = ContaminationIndex(questions, 4).overlaps(["甲乙丙丁戊"])
+    assert hits == [Overlap("t", "b", 2, 1.0), Overlap("t", "a", 1, 0.5)]
+
+
 def test_hashes_that_meet_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were all hashes equal, the characters would still decide."""
     real = decontaminate.ngram_hashes, decontaminate.window_hashes

@@ -201,6 +201,8 @@ def test_small_caches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = text_keys(texts, SPEC)
     whole = kept_rows(keys, texts)
     monkeypatch.setattr(dedup, "_CACHED_NGRAMS", 100)
+    monkeypatch.setattr(dedup, "_READ_CHARACTERS", 130)
+    assert np.array_equal(kept_rows(keys, texts), whole)
     monkeypatch.setattr(dedup, "_READ_ROWS", 3)
     assert np.array_equal(kept_rows(keys, texts), whole)
     assert 40 <= len(set(whole.tolist())) < 150
@@ -232,3 +234,40 @@ def test_a_form_letter_is_not_quadratic(monkeypatch: pytest.MonkeyPatch) -> None
     sizes = [np.unique(keys.bands[:, b], return_counts=True)[1].max() for b in range(21)]
     assert max(sizes) > 500  # all pairs of such a bucket would be 100,000
     assert np.mean([got[copy] == original for original, copy in planted]) >= 0.99
+
+
+def test_a_bucket_offers_its_latest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(8)
+    texts = [prose(rng), prose(rng), prose(rng)]
+    texts.append(edited(rng, texts[0], 1))
+    bands = np.ones((4, 1), np.uint64)  # all in one bucket
+    spec = MinhashDedup(permutations=1, bands=1)
+    keys = TextKeys(text_keys(texts, ExactDedup()).content, bands)
+    monkeypatch.setattr(dedup, "_BUCKET_CANDIDATES", 3)
+    assert kept_rows(keys, texts, spec).tolist() == [0, 1, 2, 0]
+    monkeypatch.setattr(dedup, "_BUCKET_CANDIDATES", 2)
+    assert kept_rows(keys, texts, spec).tolist() == [0, 1, 2, 3]
+
+
+def test_long_texts_are_not_held_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(9)
+    texts = [prose(rng, 2_000) for _ in range(60)]
+    texts += [edited(rng, t, 4) for t in texts]
+    keys = text_keys(texts, SPEC)
+    monkeypatch.setattr(dedup, "_CACHED_NGRAMS", 20_000)
+    monkeypatch.setattr(dedup, "_READ_CHARACTERS", 5_000)
+    held, reads = [], []
+    add = dedup._NgramSets._add
+
+    def watched(self: dedup._NgramSets, rows: list[int], read: list[str]) -> None:
+        reads.append(sum(map(len, read)))
+        add(self, rows, read)
+        held.append(sum(map(len, self._sets.values())))
+        assert self._held == held[-1]
+
+    monkeypatch.setattr(dedup._NgramSets, "_add", watched)
+    got = kept_rows(keys, texts)
+    assert got.tolist() == [*range(60), *range(60)]
+    assert max(held) <= 20_000
+    assert max(reads) < 5_000 + 2_100
+    assert sum(reads) < 3 * 120 * 2_000  # hardly anything is read twice

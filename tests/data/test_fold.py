@@ -13,7 +13,7 @@ from pandallm.data.fold import FoldedBatch, contamination_batch, contamination_t
 
 PAIRS = [(fold_batch, fold), (contamination_batch, contamination_text)]
 #: Characters that interact with their neighbours, blanks of all kinds, and what becomes of them.
-AWKWARD = "e\u0301\u0323가\u1161\u11a8각ᆨ\u0915\u093c\u09c7\u09be\u0344…Σςσİß①℃㌀ﷺﬁ\u00a0\u3000\u2003\u2028\x1c\x85\t\n  ，。Ａａ１ \u00a8\u200b\ufe0f😀\U0001d6b9\U000e0041"
+AWKWARD = "e\u0301\u0323\u0334\u035c가\u1161\u11a8각ᆨ\u0915\u093c\u09c7\u09be\u0344…Σςσİß①℃㌀ﷺﬁ\u00a0\u3000\u2003\u2028\x1c\x85\t\n  ，。Ａａ１ \u00a8\u200b\ufe0f😀\U0001d6b9\U000e0041"
 TEXTS = st.lists(st.one_of(st.text(max_size=20), st.text(AWKWARD, max_size=20)), max_size=8)
 
 
@@ -31,6 +31,9 @@ def test_equals_the_definition_for_any_text(batch: Callable, definition: Callabl
     @example([])
     @example(["", " ", "a ", " a", "\u3000", ""])
     @example(["한", "글"])
+    @example(["甲 ", "  ", " 乙", "\n丙 丁\n", "  戊"])
+    @example(["a\u035c\u0334b"])
+    @example(["\uac00\u11a8", "\u1100\u1161", "\u09c7\u09be"])
     @example(["e", "\u0301"])  # marks do not reach over to the text before
     @example(["ΑΣ", "Σ.", "ΟΔΟΣ ΟΔΟΣ"])
     @example(["\ud800", "\udc00", "a\ud83d\ude00b"])  # halves of surrogate pairs, as JSON may bring them
@@ -47,8 +50,10 @@ def test_equals_the_definition_for_every_code_point(batch: Callable, definition:
     characters = [chr(c) for c in range(plane << 16, (plane + 1) << 16)]
     if 3 < plane < 14 or plane > 14:
         characters = characters[::97]  # nothing is assigned there
-    joined = "\uac00{0}e{0}\u0301 {0} \u1161{0}"
-    texts = characters + [joined.format(c) for c in characters[:: 1 if plane == 0 else 7]]
+    # U+0334 stands before other marks, U+035C behind most, and neither joins with anything.
+    around = ("\uac00{0} \u09c7{0}", "\uac00{0}e{0}\u0301 {0} \u1161{0}", "a{0}\u0334 \u035c{0}")
+    some = characters[:: 1 if plane == 0 else 7]
+    texts = characters + [form.format(c) for form in around for c in some]
     got = batch(texts)
     encoded = "".join(definition(t) for t in texts).encode("utf-32-le", "surrogatepass")
     assert got.points.astype("<u4").tobytes() == encoded

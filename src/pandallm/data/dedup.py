@@ -25,6 +25,8 @@ _BUCKET_CANDIDATES = 16
 _ROW_CANDIDATES = 32
 #: Rows whose texts are read and cut into n-grams together.
 _READ_ROWS = 256
+#: Of these, so many characters at a time.
+_READ_CHARACTERS = 1_000_000
 #: n-grams held for comparison (8 bytes each).
 _CACHED_NGRAMS = 4_000_000
 
@@ -221,22 +223,33 @@ class _NgramSets:
     def __init__(self, text: Callable[[int], str], n: int) -> None:
         self._text, self._n = text, n
         self._sets: OrderedDict[int, NDArray[np.uint64]] = OrderedDict()
-        self._size = 0
+        self._held = self._added = 0  # n-grams
 
     def read(self, rows: Iterable[int]) -> None:
-        """Read the rows that are not held."""
-        missing = sorted(r for r in rows if r not in self._sets)
-        if not missing:
-            return
-        hashes, offsets = ngram_hashes(fold_batch([self._text(r) for r in missing]), self._n)
-        for row, start, end in zip(missing, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        """Read the rows that are not held, as far as they leave room for others."""
+        before, waiting, texts, characters = self._added, list[int](), list[str](), 0
+        for row in sorted(r for r in rows if r not in self._sets):
+            waiting.append(row)
+            texts.append(self._text(row))
+            characters += len(texts[-1])
+            if characters >= _READ_CHARACTERS:
+                self._add(waiting, texts)
+                waiting, texts, characters = [], [], 0
+                if self._added - before > _CACHED_NGRAMS // 2:
+                    break
+        self._add(waiting, texts)
+
+    def _add(self, rows: Sequence[int], texts: Sequence[str]) -> None:
+        hashes, offsets = ngram_hashes(fold_batch(texts), self._n)
+        for row, start, end in zip(rows, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             ordered = np.sort(hashes[start:end])
             keep = np.ones(len(ordered), np.bool_)
             keep[1:] = ordered[1:] != ordered[:-1]
             self._sets[row] = ordered[keep]
-            self._size += int(np.count_nonzero(keep))
-        while self._size > _CACHED_NGRAMS and len(self._sets) > len(missing):
-            self._size -= len(self._sets.popitem(last=False)[1])
+            self._added += len(self._sets[row])
+            self._held += len(self._sets[row])
+        while self._held > _CACHED_NGRAMS and len(self._sets) > 1:
+            self._held -= len(self._sets.popitem(last=False)[1])
 
     def _get(self, row: int) -> NDArray[np.uint64]:
         if row not in self._sets:

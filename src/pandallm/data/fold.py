@@ -139,8 +139,7 @@ def _collapse(points: NDArray[np.uint32], offsets: NDArray[np.int64]) -> tuple[N
     edge[offsets] = True
     begins = np.ones(len(blanks), np.bool_)  # is the blank the first of its run?
     begins[1:] = np.diff(blanks) > 1
-    begins |= edge[blanks]
-    runs = np.cumsum(begins) - 1
+    runs = np.cumsum(begins) - 1  # one that reaches over from text to text goes as a whole
     at_end = np.zeros(int(runs[-1]) + 1, np.bool_)
     at_end[runs[edge[blanks + 1]]] = True
     gone = blanks[~begins | edge[blanks] | at_end[runs]]
