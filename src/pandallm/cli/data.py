@@ -27,9 +27,9 @@ Corpora = Annotated[
 def data_build(
     arguments: Arguments = None, corpus: Corpora = None, json_: AsJson = False, quiet: Quiet = False
 ) -> None:
-    """Build the corpora of a recipe and the packs of its stages; print what became of every record, source by source.
+    """Build corpora and packs; tell what became of every record.
 
-    With --corpus: these corpora, without packs. What the store holds is not built again; a killed build goes on.
+    All corpora of the recipe and the packs of its stages. With --corpus: these corpora, without packs. What the store holds is not built again; a killed build goes on.
 
     Example: panda data build recipes/corpora.yaml --corpus chinese
     """
@@ -76,7 +76,9 @@ def data_show(
     chars: Annotated[int, typer.Option(min=1, help="Characters shown of an example")] = 1000,
     seed: Annotated[int, typer.Option(help="Another seed draws others")] = 0,
 ) -> None:
-    """Print examples of built corpora with what is trained in green (in brackets without colour), or what was dropped and why.
+    """Print examples, packed rows, or what was dropped and why.
+
+    What is trained is green, or in brackets where there is no colour.
 
     Example: panda data show recipes/corpora.yaml --corpus chinese --source wiki
 
@@ -120,9 +122,9 @@ def data_audit(
     corpus: Corpora = None,
     json_: AsJson = False,
 ) -> None:
-    """Add every ledger up again from the files: of all corpora and packs of a recipe, or of one folder.
+    """Add every ledger up again from the files.
 
-    Ends with exit code 1 where one does not add up, and names the difference.
+    Of all corpora and packs of a recipe, or of one folder that holds one. Ends with exit code 1 where one does not add up, and names the difference.
 
     Example: panda data audit recipes/corpora.yaml
     """
@@ -159,9 +161,9 @@ def data_contamination(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Which documents of the corpora touch which questions of the benchmarks that they were compared with.
+    """Which documents touch which questions of benchmarks.
 
-    Of a run folder also the scores on all questions beside those on the clean ones, which no document of the training corpora touches.
+    Of the corpora of a recipe that name benchmarks under `decontaminate`. Of a run folder also the scores on all questions beside those on the clean ones, which no document of the training corpora touches.
 
     Example: panda data contamination recipes/corpora.yaml --list exclude.tsv
 
