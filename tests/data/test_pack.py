@@ -1,28 +1,33 @@
 """Packs: every token accounted for, boundaries and masks exact, budgets kept."""
 
+import errno
 import random
+import re
 from collections import Counter
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from pandallm.data import tokenize
+from pandallm.data.audit import audit_packs
 from pandallm.data.clean import clean_corpus
 from pandallm.data.corpus import corpus_examples
 from pandallm.data.mix import source_amounts
 from pandallm.data.pack import pack_corpus
-from pandallm.data.packs import Packs
+from pandallm.data.packs import Packs, decode_example, decode_row
 from pandallm.data.rows import best_fit_decreasing, pack_rows, row_order
 from pandallm.data.spec import CorpusSpec, NoDedup, SourceSpec
 from pandallm.data.tokenize import tokenizer_facts
 from pandallm.data.types import Example
-from pandallm.errors import BadInput
+from pandallm.errors import BadInput, PandaError
 from pandallm.store import digest_folder, write_json
 
 EOS, BOS = 256, 257
@@ -52,7 +57,7 @@ def corpus(folder: Path, **sources: tuple[str, list[dict[str, Any]]]) -> tuple[P
     for name, (_, rows) in sources.items():
         files[name] = [folder / f"{name}.json"]
         write_json(files[name][0], rows)
-    specs = {name: SourceSpec(adapter=adapter, files="-") for name, (adapter, _) in sources.items()}  # type: ignore[arg-type]
+    specs = {name: SourceSpec(adapter=adapter, files="-") for name, (adapter, _) in sources.items()}
     clean_corpus("c", CorpusSpec(sources=specs, dedup=NoDedup()), files, folder / "cleaned")
     return folder / "cleaned", specs
 
@@ -65,11 +70,13 @@ def pack(cleaned: Path, tokenizer: Path, out: Path, specs: dict[str, SourceSpec]
         "seed": 1,
         "sources": specs,
     }
-    if not {"epochs", "tokens", "steps"} & set(more):
+    if not {"epochs", "documents", "tokens", "steps"} & set(more):
         settings["epochs"] = 1
     facts = pack_corpus(cleaned, tokenizer, out, **settings | more)
     packs = Packs.open(out)
     assert packs.facts == facts
+    assert audit_packs(out) == facts
+    assert not (out / ".tokens").exists()
     return packs
 
 
@@ -231,10 +238,21 @@ def test_budgets(tmp_path: Path, tokenizer: Path) -> None:
         packs = pack(cleaned, tokenizer, tmp_path / f"tokens{wanted}", specs, tokens=wanted)
         read = [packs.tokens_of_step(k) for k in range(packs.steps)]
         assert sum(read[:-1]) < wanted <= sum(read)
+    for wanted in (1, 45, 200):
+        packs = pack(cleaned, tokenizer, tmp_path / f"documents{wanted}", specs, documents=wanted)
+        texts = pq.read_table(tmp_path / f"documents{wanted}/examples.parquet").to_pylist()
+        begun = [0] * packs.steps  # a document cut into pieces is read where its first piece stands
+        for step in range(packs.steps):
+            for row in packs.rows_of_step(step).tolist():
+                for number in np.unique(packs.row(row).example_ids).tolist():
+                    cuts = texts[number]["begins"]
+                    at = [s[0] for s in stretches(packs) if s[1] == number].index(row)
+                    begun[step] += not cuts or cuts[at] == 0
+        assert sum(begun[:-1]) < wanted <= sum(begun)
     few = pack(cleaned, tokenizer, tmp_path / "few", specs, steps=1)
     assert few.facts["ledger"]["total"]["over_budget"] > 0
     for budget in ({"epochs": 1, "steps": 1}, {"epochs": None}):
-        with pytest.raises(BadInput, match="exactly one of epochs, tokens, steps"):
+        with pytest.raises(BadInput, match="exactly one of epochs, documents, tokens, steps"):
             pack(cleaned, tokenizer, tmp_path / "no", specs, **budget)
 
 
@@ -257,7 +275,7 @@ def test_an_example_without_room_for_its_answer_is_left_out_and_counted(tmp_path
     assert (total["unique"], total["trained"], total["masked"], total["truncated"]) == (53 + 42, 11, 21, 53 + 10)
 
 
-@pytest.mark.parametrize("budget", [{"epochs": 1}, {"tokens": 6000}, {"steps": 60}])
+@pytest.mark.parametrize("budget", [{"epochs": 1}, {"tokens": 6000}, {"steps": 60}, {"documents": 250}])
 def test_shares(tmp_path: Path, tokenizer: Path, budget: dict[str, int]) -> None:
     cleaned, specs = corpus(tmp_path, big=("text", documents(300)), small=("alpaca", questions(40)))
     specs = {
@@ -274,8 +292,13 @@ def test_shares(tmp_path: Path, tokenizer: Path, budget: dict[str, int]) -> None
     examples = pq.read_table(tmp_path / "out/examples.parquet").to_pylist()
     for _, number, text, _ in stretches(packs):
         assert len(text) <= examples[number]["tokens"]
+    assert packs.facts["warnings"] == []
     few = {**specs, "small": specs["small"].model_copy(update={"max_epochs": 1.0})}
     capped = pack(cleaned, tokenizer, tmp_path / "capped", few, **budget)
+    assert re.match(
+        r"Source small is to be 20\.0% of the tokens .* raise its max_epochs to [\d.]+, lower its share",
+        capped.facts["warnings"][0],
+    )
     assert capped.facts["ledger"]["sources"]["small"]["passes"] <= 1.0
     with pytest.raises(BadInput, match="Source small has no share but others have"):
         pack(cleaned, tokenizer, tmp_path / "no", {**specs, "small": SourceSpec(adapter="alpaca", files="-")})
@@ -319,7 +342,159 @@ def test_concatenate_fills_rows() -> None:
 
 
 @pytest.mark.parametrize("budget", [{"epochs": 3}, {"tokens": 1000}, {"steps": 7}])
-def test_every_pass_is_a_permutation(budget: dict[str, int]) -> None:
+def test_every_pass_is_a_permutation(budget: dict[str, Any]) -> None:
     order = row_order(np.full(10, 13), 4, 5, **budget)
     for start in range(0, len(order) - 9, 10):
         assert sorted(order[start : start + 10].tolist()) == list(range(10))
+
+
+def write_corpus(folder: Path, parts: list[list[dict[str, Any]]], row_group: int = 7) -> Path:
+    """A cleaned corpus of several shards, as the clean stage writes it."""
+    turn = pa.struct([("text", pa.string()), ("train", pa.bool_())])
+    columns = {"id": pa.string(), "source": pa.string(), "language": pa.string(), "turns": pa.list_(turn)}
+    schema = pa.schema([*columns.items(), ("utf8_bytes", pa.int64()), ("quality", pa.float32())])
+    (folder / "examples").mkdir(parents=True)
+    for number, rows in enumerate(parts):
+        full = [{"language": "zh", "utf8_bytes": sum(len(t["text"].encode()) for t in r["turns"]), **r} for r in rows]
+        table = pa.Table.from_pylist(full, schema=schema)
+        pq.write_table(table, folder / f"examples/{number:05}.parquet", row_group_size=row_group)
+    return folder
+
+
+def text_rows(n: int, first: int = 0, source: str = "t", **more: Any) -> list[dict[str, Any]]:
+    texts = (d["text"] for d in documents(n, first))
+    return [
+        {"id": f"{first + i:024x}", "source": source, "turns": [{"text": t, "train": True}], **more}
+        for i, t in enumerate(texts)
+    ]
+
+
+def test_shards_do_not_change_the_bytes(tmp_path: Path, tokenizer: Path) -> None:
+    rows = [row for first in (0, 30, 60) for row in text_rows(30, first)]
+    shapes = {"one": [rows], "many": [rows[:1], rows[1:50], [], rows[50:]]}
+    folders = {name: write_corpus(tmp_path / name, parts) for name, parts in shapes.items()}
+    specs = {"t": SourceSpec(adapter="text", files="-")}
+    packs = {
+        (name, workers): pack(folder, tokenizer, tmp_path / f"{name}{workers}", specs, workers=workers)
+        for name, folder in folders.items()
+        for workers in (1, 2)
+    }
+    # What is stored, not the bytes of Parquet, whose row groups follow the shards.
+    one = packs["one", 1]
+    for other in packs.values():
+        assert all((other.arrays[name] == array).all() for name, array in one.arrays.items())
+        assert other.facts == one.facts
+        assert pq.read_table(other.folder / "examples.parquet").equals(pq.read_table(one.folder / "examples.parquet"))
+    assert digest_folder(packs["many", 1].folder) == digest_folder(packs["many", 2].folder)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_killed_call_goes_on(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    cleaned = write_corpus(tmp_path / "c", [text_rows(20, 20 * i) for i in range(4)])
+    specs = {"t": SourceSpec(adapter="text", files="-")}
+    whole = pack(cleaned, tokenizer, tmp_path / "whole", specs)
+    made: list[int] = []
+    write = tokenize._write_shard
+
+    def dies(tokenizer: Any, task: tokenize.TokenTask, folder: Path) -> None:
+        (folder / "ids.bin").write_bytes(b"half")
+        if len(made) == after:
+            raise Killed
+        write(tokenizer, task, folder)
+        made.append(task.number)
+
+    monkeypatch.setattr(tokenize, "_write_shard", dies)
+    with pytest.raises(Killed):
+        pack(cleaned, tokenizer, tmp_path / "out", specs)
+    assert made == list(range(after))
+    (tmp_path / "out/.tokens/.00001-left").mkdir()  # what kill -9 leaves of a shard in hand
+    after = 99
+    again = pack(cleaned, tokenizer, tmp_path / "out", specs)
+    assert made == [0, 1, 2, 3], "finished shards are not made twice"
+    assert digest_folder(again.folder) == digest_folder(whole.folder)
+    made.clear()
+    after = 1
+    with pytest.raises(Killed):
+        pack(cleaned, tokenizer, tmp_path / "other", specs)
+    after = 99
+    pack(cleaned, tokenizer, tmp_path / "other", specs, add_bos=True)
+    assert made == [0, 0, 1, 2, 3], "shards of other settings are not taken"
+
+
+def test_quality_is_cut_at_packing(tmp_path: Path, tokenizer: Path) -> None:
+    good, bad, unknown = (text_rows(5, 10 * i, quality=q) for i, q in enumerate((0.7, 0.5, None)))
+    other = text_rows(5, 50, source="o")
+    cleaned = write_corpus(tmp_path / "c", [[*good, *bad], [*unknown, *other]])
+    specs = {name: SourceSpec(adapter="text", files="-") for name in ("t", "o")}
+    cut = {**specs, "t": specs["t"].model_copy(update={"min_quality": 0.7})}
+    packs = pack(cleaned, tokenizer, tmp_path / "out", cut)
+    ledger = packs.facts["ledger"]
+    lost = sum(len(r["turns"][0]["text"]) for r in [*bad, *unknown])
+    assert ledger["sources"]["t"]["below_quality"] == {"examples": 10, "bytes": lost}
+    assert ledger["total"]["below_quality"] == {"examples": 10, "bytes": lost}
+    assert ledger["sources"]["o"]["below_quality"] == {"examples": 0, "bytes": 0}
+    assert ledger["sources"]["t"]["unique"] == sum(len(r["turns"][0]["text"]) + 1 for r in good)
+    kept = {row["id"] for row in pq.read_table(tmp_path / "out/examples.parquet").to_pylist()}
+    assert kept == {r["id"] for r in [*good, *other]}
+    all_cut = {**specs, "t": specs["t"].model_copy(update={"min_quality": 0.9})}
+    assert pack(cleaned, tokenizer, tmp_path / "o", all_cut).facts["ledger"]["sources"]["t"]["unique"] == 0
+    shares = {name: spec.model_copy(update={"share": 0.5}) for name, spec in all_cut.items()}
+    with pytest.raises(BadInput, match="Source t has a share but none of its examples can be packed"):
+        pack(cleaned, tokenizer, tmp_path / "no", shares)
+    both = {name: specs[name].model_copy(update={"min_quality": 0.9}) for name in specs}
+    with pytest.raises(BadInput, match=r"20 of its examples lie below min_quality"):
+        pack(cleaned, tokenizer, tmp_path / "no", both)
+
+
+def test_a_full_disk_is_told(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned = write_corpus(tmp_path / "c", [text_rows(5)])
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tokenize, "_write_shard", full)
+    with pytest.raises(PandaError, match=r"The disk that holds .* is full; make room and run the same command again"):
+        pack(cleaned, tokenizer, tmp_path / "out", {"t": SourceSpec(adapter="text", files="-")})
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("loss_mask", lambda a: a.__setitem__(np.flatnonzero(a)[0], 0), "trained_tokens of an example differs"),
+        ("example_ids", lambda a: a.__setitem__(0, a[0] + 1), "the first token of an example is a target"),
+        ("order", lambda a: a.__setitem__(0, a[1]), "source t, (trained|exposures)"),
+        ("row_trained_tokens", lambda a: a.__setitem__(0, a[0] + 1), "row_trained_tokens differs"),
+    ],
+)
+def test_audit_names_what_differs(tmp_path: Path, tokenizer: Path, file: str, change: Any, told: str) -> None:
+    cleaned = write_corpus(tmp_path / "c", [text_rows(40)])
+    pack(cleaned, tokenizer, tmp_path / "out", {"t": SourceSpec(adapter="text", files="-")}, epochs=1)
+    array = np.load(tmp_path / f"out/{file}.npy")
+    change(array)
+    np.save(tmp_path / f"out/{file}.npy", array)
+    with pytest.raises(PandaError, match=told):
+        audit_packs(tmp_path / "out")
+
+
+def test_rows_and_examples_as_text(tmp_path: Path, tokenizer: Path) -> None:
+    chat = [{"text": "问：", "train": False}, {"text": "答é", "train": True}]
+    long = {"id": "b", "source": "t", "turns": [{"text": "雪" * 20, "train": True}]}
+    cleaned = write_corpus(tmp_path / "c", [[{"id": "a", "source": "q", "turns": chat}, long]])
+    specs = {name: SourceSpec(adapter="text", files="-") for name in ("q", "t")}
+    packs = pack(cleaned, tokenizer, tmp_path / "out", specs)
+    loaded = tokenize.load_tokenizer(tokenizer)
+    [first] = decode_example(packs, 0, loaded)
+    assert (first.id, first.source, first.language) == ("a", "q", "zh")
+    assert first.spans == (("问：", False), ("答é</s>", True))
+    pieces = decode_example(packs, 1, loaded)
+    assert len(pieces) == 2
+    # A character cut by the row's end shows as a replacement character on both sides.
+    assert sum(text.count("雪") for piece in pieces for text, _ in piece.spans) == 19
+    rows = [piece for row in range(packs.rows) for piece in decode_row(packs, row, loaded)]
+    assert sorted(p.example for p in rows) == [0, 1, 1]
+    with pytest.raises(IndexError):
+        decode_example(packs, 2, loaded)

@@ -51,8 +51,27 @@ def source_amounts(
     return amounts
 
 
+def unmet_shares(
+    names: Sequence[str],
+    unique: NDArray[np.int64],
+    shares: NDArray[np.float64],
+    caps: NDArray[np.float64],
+    amounts: NDArray[np.float64],
+    target: float,
+) -> list[str]:
+    """A sentence for each source that its cap keeps from its share of a pass of `target` tokens."""
+    told = []
+    for i in np.flatnonzero(amounts < 0.99 * shares * target).tolist():
+        told.append(
+            f"Source {names[i]} is to be {shares[i]:.1%} of the tokens ({shares[i] * target:,.0f}), but {unique[i]:,} tokens at "
+            f"most {caps[i]:g} times give {amounts[i]:,.0f}, {amounts[i] / amounts.sum():.1%}; raise its max_epochs to "
+            f"{shares[i] * target / unique[i]:.3g}, lower its share, or take a smaller budget."
+        )
+    return told
+
+
 def example_copies(
-    lengths: NDArray[np.int64], sources: NDArray[np.int64], amounts: NDArray[np.float64], seed: int
+    lengths: NDArray[np.integer], sources: NDArray[np.integer], amounts: NDArray[np.float64], seed: int
 ) -> NDArray[np.int64]:
     """How often each example stands in one pass: (examples,).
 

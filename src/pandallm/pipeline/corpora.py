@@ -8,7 +8,7 @@ from pandallm.data.spec import DatasetSpec
 from pandallm.progress import Progress
 from pandallm.recipe.load import expand
 from pandallm.recipe.spec import Recipe
-from pandallm.store import Artifact, FileDigests, Work, digest_file, digest_json
+from pandallm.store import Artifact, FileDigests, Work, digest_file, digest_json, read_json
 from pandallm.train.spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pandallm.pipeline.run import Run
 
 #: Fields of a training stage that shape the packs, not the optimizer.
-PACK_FIELDS = ("epochs", "tokens", "steps", "sequence_length", "batch_sequences")
+PACK_FIELDS = ("epochs", "documents", "tokens", "steps", "sequence_length", "batch_sequences")
 
 
 def source_files(recipe: Recipe, corpus: str, source: str, variables: Mapping[str, str]) -> list[Path]:
@@ -119,7 +119,9 @@ def pack(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact:
     """Token packs of one stage, in the order in which it reads them."""
     cleaned, c = run.corpus(corpus), run.recipe.corpora[corpus]
     folder, _ = run.start()
-    mix = {s: {"share": v.share, "max_epochs": v.max_epochs} for s, v in c.sources.items()}
+    mix = {
+        s: {"share": v.share, "max_epochs": v.max_epochs, "min_quality": v.min_quality} for s, v in c.sources.items()
+    }
     settings = {
         **spec.model_dump(mode="json", include=set(PACK_FIELDS)),
         "packing": c.packing,
@@ -137,13 +139,16 @@ def pack(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact:
             packing=c.packing,
             sources=c.sources,
             seed=run.recipe.seed,
-            workers=run.workers,
+            engine=engine_of(run),
             progress=progress,
             **{f: getattr(spec, f) for f in PACK_FIELDS},
         )
 
     inputs = {"corpus": cleaned.digest, "tokenizer": _tokenizer_digest(folder)}
-    return run.stage(f"pack {name}", "pack", settings, inputs, make)
+    artifact = run.stage(f"pack {name}", "pack", settings, inputs, make, resumes=True)
+    for warning in artifact.manifest["facts"]["warnings"]:
+        run.progress.say(f"pack {name}: {warning}")
+    return artifact
 
 
 def _tokenizer_digest(folder: Path) -> str:
@@ -155,4 +160,7 @@ def _tokenizer_digest(folder: Path) -> str:
         "special_tokens_map.json",
         "added_tokens.json",
     )
-    return digest_json({n: digest_file(folder / n) for n in names if (folder / n).is_file()})
+    files: dict[str, Any] = {n: digest_file(folder / n) for n in names if (folder / n).is_file()}
+    if (folder / "config.json").is_file():  # names EOS and BOS where the tokenizer's own files do not
+        files |= {k: v for k, v in read_json(folder / "config.json").items() if k in ("bos_token_id", "eos_token_id")}
+    return digest_json(files)

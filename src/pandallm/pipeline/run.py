@@ -43,7 +43,7 @@ VERSIONS = {
     "init": 1,
     "import": 1,
     "extend": 1,
-    "pack": 1,
+    "pack": 2,
     "train": 1,
     "evaluate": 2,
     "delta": 1,
