@@ -29,7 +29,7 @@ corpora:
       alpaca: {adapter: alpaca, files: "RAW/alpaca.jsonl"}
     decontaminate: {against: [lake], action: report}
 stages:
-  pretrain: {from: base, corpus: texts, steps: 2, sequence_length: 64, batch_sequences: 2, optimizer: {lr: 1e-3}}
+  pretrain: {from: base, corpus: texts, steps: 12, sequence_length: 64, batch_sequences: 2, optimizer: {lr: 1e-3}}
   instruct: {from: pretrain, corpus: talks, epochs: 1, sequence_length: 128, batch_sequences: 2, optimizer: {lr: 1e-3}}
 tasks: {lake: "RAW/lake.yaml"}
 evaluate: {models: [base, instruct], tasks: [lake], prompts: [text], methods: [likelihood]}

@@ -71,7 +71,7 @@ def test_a_build_tells_what_became_of_every_record_and_a_second_one_makes_nothin
         "lake": {"questions": 8, "touched": 1, "documents": 1, "exclude": 0}
     }
     assert built["corpora"]["talks"]["contamination"]["lake"]["exclude"] == 1
-    assert built["packs"]["pretrain"]["steps"] == 2
+    assert built["packs"]["pretrain"]["steps"] == 12
     again = build_data(recipe)
     assert all(part["reused"] for kind in ("corpora", "packs") for part in again[kind].values())
     assert not Path(recipe.runtime.runs).exists(), "a build leaves the run folder alone"
@@ -100,7 +100,7 @@ def test_the_funnel_fits_the_terminal_and_holds_the_numbers(built: dict[str, Any
     for reason in ("language", "too_short"):
         assert reason in text
     assert "1 record could not be read" in text
-    assert "Stage pretrain: 2 steps of 2 x 64 tokens" in text
+    assert "Stage pretrain: 12 steps of 2 x 64 tokens" in text
     assert "wanted" in text
     if width >= 140:
         assert "contaminated" in text
@@ -180,7 +180,8 @@ def test_what_was_dropped_is_printed_with_file_and_line(recipe: Recipe, built: d
     assert "wiki.jsonl:8  wiki" in text
     assert "quarantined: 1 record" in text
     assert "contaminated: 1 record" in text
-    assert "lake:q0" in text
+    assert "question: lake q0" in text
+    assert "湖水在夏天" in text.replace("\n", "")
     assert text.count("kept: wiki ") == 2
     only = wide(width)
     show_corpora(recipe, (), "dropped", n=20, seed=0, reasons=["too_short"], console=only)
@@ -209,6 +210,11 @@ def test_packed_rows_show_their_examples_and_what_is_trained(recipe: Recipe, bui
     assert text.count("--- alpaca, zh, id ") == built["packs"]["instruct"]["examples"]
     assert "讲讲小船" in text
     assert "⟦小船每天清晨" in text.replace("\n", "")
+    only = wide(100)
+    show_stage(recipe, "pretrain", n=100, seed=0, sources=["news [bold]"], console=only)
+    rows = printed(only).split("Row ")[1:]
+    assert rows
+    assert all("--- news [bold], zh" in row for row in rows)
     with pytest.raises(BadInput, match=r"no stage 'instrukt'\. Did you mean 'instruct'"):
         show_stage(recipe, "instrukt", n=1, seed=0, console=wide())
 

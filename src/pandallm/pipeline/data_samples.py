@@ -1,12 +1,14 @@
 """Samples of a cleaned corpus and of packs, drawn by a seed: what `panda data show` prints."""
 
 import random
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pandallm.data.corpus import part_batches, part_files
+import numpy as np
+from numpy.typing import NDArray
+
+from pandallm.data.corpus import part_batches, part_files, part_rows
 from pandallm.errors import BadInput
 from pandallm.spec import nearest
 from pandallm.store import read_json, read_jsonl
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 #: The reason whose `detail` is the id of the kept example that the dropped one repeats.
 DUPLICATE = "duplicate"
+_BLOCK_ROWS = 4096
 
 
 def sample_examples(
@@ -28,11 +31,8 @@ def sample_examples(
     the corpus does not have.
     """
     check_names("source", sources, read_json(folder / "ledger.json")["sources"])
-    places = [
-        i for i, (source,) in enumerate(_column_rows(folder, part, ["source"])) if not sources or source in sources
-    ]
-    chosen = sorted(random.Random(seed).sample(places, min(n, len(places))))
-    return list(_rows_at(folder, part, chosen))
+    places = _places(folder, part, {"source": sources})
+    return list(_rows_at(folder, part, _draw(places, n, random.Random(seed))))
 
 
 def sample_dropped(
@@ -45,19 +45,18 @@ def sample_dropped(
     """
     ledger = read_json(folder / "ledger.json")
     check_names("source", sources, ledger["sources"])
-    places: dict[str, list[int]] = defaultdict(list)
-    for i, (source, reason) in enumerate(_column_rows(folder, "dropped", ["source", "reason"])):
-        if (not sources or source in sources) and (not reasons or reason in reasons):
-            places[reason].append(i)
-    draw = random.Random(seed)
-    chosen = {reason: draw.sample(found, min(n, len(found))) for reason, found in sorted(places.items())}
+    known = [reason for reason in ledger["total"]["dropped"] if not reasons or reason in reasons]
+    draw, chosen, records = random.Random(seed), dict[str, list[int]](), dict[str, int]()
+    for reason in sorted(known):
+        places = _places(folder, "dropped", {"source": sources, "reason": (reason,)})
+        if len(places):
+            chosen[reason], records[reason] = _draw(places, n, draw), len(places)
     numbers = sorted(i for found in chosen.values() for i in found)
     rows = dict(zip(numbers, _rows_at(folder, "dropped", numbers), strict=True))
     add_partners(folder, rows.values())
-    ordered = sorted(chosen, key=lambda reason: -len(places[reason]))
     return {
-        reason: {"records": len(places[reason]), "rows": [rows[i] for i in sorted(chosen[reason])]}
-        for reason in ordered
+        reason: {"records": records[reason], "rows": [rows[i] for i in chosen[reason]]}
+        for reason in sorted(chosen, key=lambda reason: -records[reason])
     }
 
 
@@ -72,21 +71,23 @@ def add_partners(folder: Path, rows: Collection[Json]) -> None:
 def sample_quarantine(folder: Path, n: int, seed: int, sources: Collection[str] = ()) -> Json:
     """{"records", "rows"} as `sample_dropped` gives for a reason, of the records that could not be read."""
     rows = [r for r in read_jsonl(folder / "quarantine.jsonl") if not sources or r["source"] in sources]
-    chosen = sorted(random.Random(seed).sample(range(len(rows)), min(n, len(rows))))
+    chosen = _draw(np.arange(len(rows)), n, random.Random(seed))
     return {"records": len(rows), "rows": [rows[i] for i in chosen]}
 
 
 def sample_rows(packs: "Packs", n: int, seed: int, sources: Collection[str] = ()) -> list[int]:
     """Numbers of `n` packed rows, in order; of those that hold tokens of `sources` where some are named."""
-    import numpy as np
-
     check_names("source", sources, packs.sources)
     places = np.arange(packs.rows)
     if sources:
-        wanted = [i for i, name in enumerate(packs.sources) if name in sources]
-        hit = np.flatnonzero(np.isin(packs.arrays["source_ids"], wanted))
-        places = np.unique(np.searchsorted(packs.arrays["row_offsets"], hit, "right") - 1)
-    return sorted(random.Random(seed).sample(places.tolist(), min(n, len(places))))
+        wanted = np.isin(np.arange(256), [i for i, name in enumerate(packs.sources) if name in sources])
+        offsets, found = packs.arrays["row_offsets"], []
+        for first in range(0, packs.rows, _BLOCK_ROWS):
+            block = np.asarray(offsets[first : first + _BLOCK_ROWS + 1])
+            hit = wanted[packs.arrays["source_ids"][block[0] : block[-1]]]
+            found.append(np.logical_or.reduceat(hit, block[:-1] - block[0]))
+        places = np.flatnonzero(np.concatenate(found))
+    return _draw(places, n, random.Random(seed))
 
 
 def check_names(what: str, names: Collection[str], known: Collection[str]) -> None:
@@ -96,10 +97,28 @@ def check_names(what: str, names: Collection[str], known: Collection[str]) -> No
             raise BadInput(f"There is no {what} '{name}' here.{nearest(name, sorted(known))}")
 
 
-def _column_rows(folder: Path, part: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Some columns of a part, row by row."""
+def _draw(places: NDArray[np.int64], n: int, draw: random.Random) -> list[int]:
+    """`n` of the places, ascending."""
+    return sorted(int(places[i]) for i in draw.sample(range(len(places)), min(n, len(places))))
+
+
+def _places(folder: Path, part: str, wanted: Mapping[str, Collection[str]]) -> NDArray[np.int64]:
+    """Numbers of the rows of a part whose columns hold one of the wanted values each; no values: any."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = [name for name, values in wanted.items() if values]
+    if not columns:
+        return np.arange(part_rows(folder, part))
+    found, start = [np.zeros(0, np.int64)], 0
     for batch in part_batches(folder, part, columns, 65_536):
-        yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+        hit = np.ones(batch.num_rows, np.bool_)
+        for name in columns:
+            values = pa.array(sorted(wanted[name]), pa.string())
+            hit &= pc.is_in(batch.column(name), value_set=values).to_numpy(zero_copy_only=False)
+        found.append(np.flatnonzero(hit) + start)
+        start += batch.num_rows
+    return np.concatenate(found)
 
 
 def _rows_at(folder: Path, part: str, numbers: Sequence[int]) -> Iterator[Json]:
@@ -126,9 +145,7 @@ def rows_of(folder: Path, part: str, ids: Collection[str]) -> list[Json]:
     """The rows of a part that have these ids, in their order."""
     if not ids:
         return []
-    return list(
-        _rows_at(folder, part, [i for i, (name,) in enumerate(_column_rows(folder, part, ["id"])) if name in ids])
-    )
+    return list(_rows_at(folder, part, _places(folder, part, {"id": ids}).tolist()))
 
 
 def _texts_of(folder: Path, ids: Collection[str]) -> dict[str, Json]:

@@ -59,6 +59,7 @@ def show_corpora(
             print_examples(f"Corpus {name}: {counted(len(rows), part)}", rows, chars, console)
             continue
         found = sample_dropped(folder, n, seed, reasons, here)
+        _add_questions(job, [row for entry in found.values() for row in entry["rows"]])
         if not reasons or "quarantined" in reasons:
             quarantined = sample_quarantine(folder, n, seed, here)
             found |= {"quarantined": quarantined} if quarantined["records"] else {}
@@ -70,6 +71,18 @@ def show_corpora(
     if reasons and not found_reason:
         known = sorted({r for f in folders.values() for r in sample_dropped(f, 0, seed)} | {"quarantined"})
         raise BadInput(f"No record was dropped for '{', '.join(reasons)}'.{nearest(reasons[0], known)}")
+
+
+def _add_questions(job: StoredRun, rows: Sequence[dict[str, Any]]) -> None:
+    """Give contaminated records the question that they touch as "partner", as duplicates have the kept example."""
+    for row in rows:
+        if row["reason"] != "contaminated":
+            continue
+        task, _, name = row["detail"].partition(":")
+        asked = job.tasks().get(task)
+        if question := next((q for q in asked[1] if q.id == name), None) if asked else None:
+            text = "\n".join(filter(None, (question.context, question.question, " ".join(question.options))))
+            row["partner"] = {"id": name, "source": task, "text": text}
 
 
 def show_ids(
@@ -91,6 +104,7 @@ def show_ids(
             if rows := rows_of(folder, part, ids):
                 if part == "dropped":
                     add_partners(folder, rows)
+                    _add_questions(job, rows)
                 found.append((name, part, rows))
     if missing := set(ids) - {row["id"] for *_, rows in found for row in rows}:
         raise BadInput(f"No corpus of recipe '{recipe.name}' has a record of id '{min(missing)}'.")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 _TRAINED = "green"
+#: Characters shown of a question, and how long a stretch it must share with a document to be set apart.
+_SHOWN, _SHARED = 200, 6
 _BREAK = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
 _OPEN, _CLOSE = "⟦", "⟧"
 
@@ -113,6 +115,8 @@ def print_rows(
 
     say(console, f"Stage {stage}: {packs.rows:,} rows of up to {packs.sequence_length:,} tokens", "bold")
     colour = has_colour(console)
+    if not numbers:
+        say(console, "No row holds a token of that source: the budget does not reach it.")
     for number in numbers:
         row = packs.row(number)
         pieces = decode_row(packs, number, tokenizer)
@@ -153,14 +157,18 @@ def print_dropped(title: str, found: Mapping[str, Json], console: Console) -> No
 
 
 def _print_pair(row: Json, console: Console) -> None:
-    """A duplicate and the kept example: side by side where the terminal is wide, else one below the other; differences in bold."""
+    """A duplicate and the kept example, or a document and the question that it touches: side by side where the terminal is wide, else one below the other; what matters
+    in bold."""
     partner = row["partner"]
     if partner is None:
         put(console, Text(_line(row["preview"])), 2)
         say(console, f"  repeats {row['detail']}", "dim")
         return
-    ours, theirs = _differences(_line(row["preview"]), _line(partner["text"][: len(row["preview"])]))
-    kept = f"kept: {short(partner['source'])} {partner['id']}"
+    same = row["reason"] == "contaminated"
+    ours, theirs = _differences(
+        _line(row["preview"]), _line(partner["text"][: _SHOWN if same else len(row["preview"])]), same
+    )
+    kept = f"{'question' if same else 'kept'}: {short(partner['source'])} {partner['id']}"
     table = Table.grid(padding=(0, 2, 0, 0))
     if console.width >= 100:
         half = console.width // 2 - 3
@@ -168,7 +176,7 @@ def _print_pair(row: Json, console: Console) -> None:
         table.add_row(_indented(wrapped(ours, half)), wrapped(theirs, half))
     else:
         table.add_row(Text("  -"), wrapped(ours, console.width - 6))
-        table.add_row(Text("  ="), wrapped(theirs, console.width - 6))
+        table.add_row(Text("  ?" if same else "  ="), wrapped(theirs, console.width - 6))
         table.add_row(Text(""), Text(kept, style="dim"))
     console.print(table, highlight=False)
 
@@ -182,10 +190,11 @@ def _line(text: str) -> str:
     return visible(_BREAK.sub("↵", text)).replace("\t", " ")
 
 
-def _differences(a: str, b: str) -> tuple[Text, Text]:
+def _differences(a: str, b: str, same: bool = False) -> tuple[Text, Text]:
+    """Both texts, where they differ in bold; with `same` where they share more than a few characters."""
     left, right = Text(a), Text(b)
     for kind, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        if kind != "equal":
+        if (kind == "equal" and j - i >= _SHARED) if same else kind != "equal":
             left.stylize("bold yellow", i, j)
             right.stylize("bold yellow", k, m)
     return left, right
