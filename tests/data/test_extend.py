@@ -312,6 +312,22 @@ def test_a_corpus_without_such_text_is_refused(pairs: dict[str, Pair], tmp_path:
         extend_tokenizer(SPEC, pairs["bytes"].base, [corpus(tmp_path / "corpus", ENGLISH)], tmp_path / "out")
 
 
+def test_a_corpus_in_which_nothing_is_frequent_is_refused(pairs: dict[str, Pair], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no new piece that occurs 5 times in a sample of 4 characters"):
+        extend_tokenizer(SPEC, pairs["bytes"].base, [corpus(tmp_path / "corpus", ["熊猫竹子"])], tmp_path / "out")
+
+
+def test_the_report_reads_so_many_documents_of_a_source(
+    pairs: dict[str, Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pandallm.data.extend.REPORT_DOCUMENTS", 3)
+    pair = pairs["bytes"]
+    folders = [corpus(tmp_path / name, ["x"], ["熊猫"] * count, name) for name, count in (("a", 7), ("b", 2))]
+    report = characters_per_token(pair.base, pair.out, folders)
+    assert [row["documents"] for row in report["sources"].values()] == [3, 2]
+    assert report["total"]["characters"] == 10
+
+
 def test_a_tokenizer_model_that_disagrees_is_refused(pairs: dict[str, Pair], tmp_path: Path) -> None:
     base = sentencepiece(tmp_path / "base")
     folder = corpus(tmp_path / "corpus", CHINESE)

@@ -1,6 +1,7 @@
 """`base.extend` in a recipe: the new base is an ordinary folder, told in numbers, reused, and trained from."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ corpora:
       pandas: {adapter: wiki, files: FILES}
 stages:
   pretrain: {from: base, corpus: chinese, steps: 2, sequence_length: 64, batch_sequences: 2, optimizer: {lr: 1e-3}}
+release: {base: original, target: pretrain}
 runtime: {workers: 1, threads: 1, device: cpu, store: STORE, runs: RUNS}
 """
 
@@ -117,6 +119,14 @@ def test_training_goes_on_from_it(recipe: Path) -> None:
     assert config["vocab_size"] == facts["extend vocabulary"]["rows"]
     assert (run.folder / "models" / "original" / "config.json").is_file()
     assert facts["train pretrain"]["steps"] == 2
+    assert read_json(run.folder / "delta.json")["verified"]
+
+
+def test_original_is_known_only_where_the_base_is_extended(recipe: Path) -> None:
+    models = "evaluate={models: [original, base, pretrain], tasks: []}"
+    assert load_recipe(str(recipe), [models]).evaluate is not None
+    with pytest.raises(BadInput, match="unknown model 'original'"):
+        load_recipe(str(recipe), [models, "base.extend=null"])
 
 
 @pytest.mark.parametrize(
@@ -134,6 +144,18 @@ def test_training_goes_on_from_it(recipe: Path) -> None:
 def test_mistakes_are_told_before_anything_is_made(recipe: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         load_recipe(str(recipe), overrides)
+
+
+def test_a_tokenizer_that_cannot_be_extended_is_told_before_corpora_are_cleaned(recipe: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(recipe.parent / "base", base)
+    description = read_json(base / "tokenizer.json")
+    description["model"]["byte_fallback"], description["pre_tokenizer"] = False, None
+    (base / "tokenizer.json").write_text(json.dumps(description), encoding="utf-8")
+    run = Run(load_recipe(str(recipe), [f"base.model={base}"]))
+    with pytest.raises(BadInput, match="turns unknown characters into"):
+        run.start()
+    assert [record.kind for record in run.records] == ["import"]
 
 
 def test_a_base_from_scratch_is_not_extended(recipe: Path) -> None:

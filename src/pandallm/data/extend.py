@@ -37,12 +37,8 @@ def extend_tokenizer(
     two of the sample). The same base and corpora give the same bytes.
     Raises BadInput for tokenizers that cannot be extended and corpora without fitting text.
     """
-    file = base / "tokenizer.json"
-    if not file.is_file():
-        raise BadInput(f"{base} holds no tokenizer.json; save the tokenizer in the fast format first.")
-    description = read_json(file)
-    old = OldTokens.read(description, str(file))
-    tokenizer = _open(file)
+    description, old, pieces_of_spm = check_base(base)
+    tokenizer = _open(base / "tokenizer.json")
     with progress.task("learn new pieces", None, "texts") as task:
 
         def feed() -> Iterator[str]:
@@ -52,7 +48,6 @@ def extend_tokenizer(
 
         learnt = learn(tokenizer, old, spec, feed())
     spm = base / "tokenizer.model"
-    pieces_of_spm = _sentencepiece_size(spm, old) if old.kind == "fallback" and spm.is_file() else 0
     first = max(len(old.strings), pieces_of_spm)
     vocabulary = {**old.vocabulary, **{p.token: first + i for i, p in enumerate(learnt.pieces)}}
     merges = list(learnt.merges) if old.kind == "bytes" else _all_splits(learnt, vocabulary)
@@ -88,6 +83,19 @@ def extend_tokenizer(
     }
 
 
+def check_base(base: Path) -> tuple[dict[str, Any], OldTokens, int]:
+    """Content of the tokenizer.json, what its tokens spell, and how many pieces a SentencePiece tokenizer.model beside it has.
+
+    Raises BadInput, saying what to do, where the tokenizer cannot be extended.
+    """
+    file, spm = base / "tokenizer.json", base / "tokenizer.model"
+    if not file.is_file():
+        raise BadInput(f"{base} holds no tokenizer.json; save the tokenizer in the fast format first.")
+    description = read_json(file)
+    old = OldTokens.read(description, str(file))
+    return description, old, _sentencepiece_size(spm, old) if old.kind == "fallback" and spm.is_file() else 0
+
+
 def new_parts(folder: Path) -> tuple[int, list[tuple[int, ...]]]:
     """Of an extended tokenizer: the id of its first new piece, and for each the old ids that spell it (none for a byte)."""
     rows = list(read_jsonl(folder / "pieces.jsonl"))
@@ -108,25 +116,19 @@ def characters_per_token(before: Path, after: Path, corpora: Sequence[Path]) -> 
     seen = np.zeros(first + len(parts), np.bool_)
     for folder in corpora:
         for batch in part_batches(folder, part, ("source", "turns"), 256):
-            documents = [
-                (source, [t["text"] for t in turns])
-                for source, turns in zip(batch.column("source").to_pylist(), batch.column("turns").to_pylist())
-                if rows.get(source, {}).get("documents", 0) < REPORT_DOCUMENTS
-            ]
-            texts = [text for _, turns in documents for text in turns]
-            counts = [[len(e) for e in old.encode_batch_fast(texts, add_special_tokens=False)]]
-            encodings = new.encode_batch_fast(texts, add_special_tokens=False)
-            counts.append([len(e) for e in encodings])
-            place = 0
-            for source, turns in documents:
+            taken: list[tuple[dict[str, Any], str]] = []
+            for source, turns in zip(batch.column("source").to_pylist(), batch.column("turns").to_pylist()):
                 row = rows.setdefault(source, {"documents": 0, "characters": 0, "tokens_before": 0, "tokens_after": 0})
-                row["documents"] += 1
-                for text in turns:
-                    row["characters"] += len(text)
-                    row["tokens_before"] += counts[0][place]
-                    row["tokens_after"] += counts[1][place]
-                    seen[encodings[place].ids] = True
-                    place += 1
+                if row["documents"] < REPORT_DOCUMENTS:
+                    row["documents"] += 1
+                    taken += [(row, turn["text"]) for turn in turns]
+            texts = [text for _, text in taken]
+            cut = [t.encode_batch_fast(texts, add_special_tokens=False) for t in (old, new)]
+            for (row, text), one, other in zip(taken, *cut):
+                row["characters"] += len(text)
+                row["tokens_before"] += len(one)
+                row["tokens_after"] += len(other)
+                seen[other.ids] = True
     total = {
         key: sum(row[key] for row in rows.values())
         for key in ("documents", "characters", "tokens_before", "tokens_after")

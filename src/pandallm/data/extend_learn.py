@@ -65,13 +65,13 @@ class OldTokens:
             )
         if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
             raise BadInput(f"{where}: BPE with marks at the edges of words cannot be extended; leave base.extend out.")
-        bytewise = '"ByteLevel"' in str([description["normalizer"], description["pre_tokenizer"]]).replace("'", '"')
+        bytewise = '"ByteLevel"' in json.dumps([description.get("normalizer"), description.get("pre_tokenizer")])
         if not bytewise and not model.get("byte_fallback"):
             raise BadInput(
                 f"{where}: this tokenizer turns unknown characters into {model.get('unk_token')}; only byte-level BPE "
                 "and BPE with byte fallback can be extended."
             )
-        vocabulary = {**model["vocab"], **{t["content"]: t["id"] for t in description["added_tokens"]}}
+        vocabulary = {**model["vocab"], **{t["content"]: t["id"] for t in description.get("added_tokens", ())}}
         strings = [""] * (max(vocabulary.values()) + 1)
         for token, number in vocabulary.items():
             strings[number] = token
@@ -128,7 +128,7 @@ class Learnt:
 def learn(tokenizer: "Tokenizer", old: OldTokens, spec: ExtendSpec, texts: Iterable[str]) -> Learnt:
     """Learn at most `spec.size` new pieces from texts. The same texts give the same pieces.
 
-    Raises BadInput where the texts hold none of the characters that pieces are made of.
+    Raises BadInput where the texts hold none of the characters that pieces are made of, or none often enough.
     """
     sample = _Sample(tokenizer, old, spec.characters)
     for batch in _batches(texts):
@@ -147,6 +147,11 @@ def learn(tokenizer: "Tokenizer", old: OldTokens, spec: ExtendSpec, texts: Itera
     spelling = {i: token for i, token in enumerate(old.strings) if counts[i]}
     spelling |= {c.code: c.links[-1][0] for c in characters}
     _choose(sample, spec.size, characters, _words(sample, spec, spelling), spelling, learnt)
+    if not learnt.pieces:
+        raise BadInput(
+            f"The corpora give no new piece that occurs {spec.min_frequency} times in a sample of {sample.characters:,} characters: "
+            "lower base.extend.min_frequency, or give more text."
+        )
     return learnt
 
 

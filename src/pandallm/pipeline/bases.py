@@ -45,8 +45,11 @@ def import_base(run: "Run") -> Artifact:
 
 def extend_base(run: "Run", original: Artifact) -> Artifact:
     """The base with new pieces in its vocabulary and rows for them: again an ordinary Hugging Face folder."""
+    from pandallm.data.extend import check_base
+
     spec = run.recipe.base.extend
     assert spec is not None
+    check_base(original.path / "model")  # before the corpora are cleaned
     cleaned = {c: run.corpus(c) for c in spec.corpora or tuple(run.recipe.corpora)}
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
