@@ -165,7 +165,7 @@ def audit_folder(folder: Path, what: str = "") -> Json:
 
     audit: Callable[[Path], Any]
     if (folder / "pack.json").is_file():
-        from pandallm.data.packs import audit_packs
+        from pandallm.data.audit import audit_packs
 
         kind, stored, audit = "packs", read_json(folder / "pack.json")["ledger"], audit_packs
     elif (folder / "ledger.json").is_file():
@@ -184,13 +184,19 @@ def audit_folder(folder: Path, what: str = "") -> Json:
     except PandaError as e:
         error = str(e)
     return {
-        "what": what or f"{kind} {folder.name}",
+        "what": what or f"{kind} {_name_of(folder)}",
         "kind": kind,
         "folder": str(folder),
         "error": error,
         "total": stored["total"],
         "sources": len(stored["sources"]),
     }
+
+
+def _name_of(folder: Path) -> str:
+    """The corpus's name where the folder is the store's, else the folder's, shortened."""
+    manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+    return str((manifest.get("settings") or {}).get("name") or folder.name[:12])
 
 
 # Contamination --------------------------------------------------------------------------------------------------------------------
