@@ -107,3 +107,15 @@ def test_another_setting_is_another_corpus(capsys: pytest.CaptureFixture[str], r
     assert code == 2
     assert "Corpus 'talks' was not built yet with these settings and files; run `panda data build" in err
     assert "corpora.talks.dedup.kind=none` first." in err
+
+
+def test_ctrl_c_is_told_and_the_same_command_goes_on(
+    capsys: pytest.CaptureFixture[str], recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pandallm.pipeline.data.build_data", stopped)
+    code, out, err = panda(capsys, "data", "build", recipe, "--quiet")
+    assert (code, out) == (130, "")
+    assert err == "panda: Stopped. Run the same command again to go on.\n"

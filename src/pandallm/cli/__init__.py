@@ -14,6 +14,9 @@ from pandallm.cli.app import app, limit_threads, split_arguments
 from pandallm.cli.delta import delta_app
 from pandallm.errors import PandaError
 
+#: Exit code of Ctrl-C; typer returns it instead of letting KeyboardInterrupt through.
+INTERRUPTED = 130
+
 __all__ = ["app", "delta_app", "main", "split_arguments"]
 
 
@@ -40,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     limit_threads(None)
     try:
         code = app([a for a in argv if a != "--debug"], standalone_mode=False, prog_name="panda")
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except PandaError as e:
         if debug:
@@ -48,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     except TyperException as e:
         fail(usage_sentence(e), 2)
     except (Abort, KeyboardInterrupt):
-        fail("Stopped. Run the same command again to go on.", 130)
+        fail("Stopped. Run the same command again to go on.", INTERRUPTED)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as e:
