@@ -1,6 +1,8 @@
 """`panda data` from the inside: what is built, drawn, added up again and compared with benchmarks."""
 
+import glob
 import io
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -329,3 +331,14 @@ def test_a_run_folder_without_the_report_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "manifest.json", {})
     with pytest.raises(BadInput, match="holds no contamination report"):
         contamination_of_run(tmp_path)
+
+
+def test_the_recipe_over_all_real_text_names_every_file() -> None:
+    data = os.environ.get("PANDA_DATA")
+    if not data or not Path(data, "corpora").is_dir():
+        pytest.skip("needs the real text: PANDA_DATA names its folder")
+    corpora = load_recipe(str(Path(__file__).parents[2] / "recipes" / "corpora.yaml")).corpora
+    patterns = [s.files for c in corpora.values() for s in c.sources.values()]
+    files = [p for ps in patterns for p in ([ps] if isinstance(ps, str) else ps)]
+    named = {f for p in files for f in glob.glob(p.replace("${data}", data))}
+    assert named >= {str(f) for part in ("corpora", "instruct") for f in Path(data, part).iterdir()}

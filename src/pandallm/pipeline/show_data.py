@@ -171,7 +171,7 @@ def print_funnel(name: str, corpus: Json, console: Console) -> None:
                 console,
                 f"{task}: {entry['touched']:,} of {entry['questions']:,} questions share text with "
                 f"{counted(entry['documents'], 'document')}; "
-                + (f"{entry['exclude']:,} with kept ones." if entry["exclude"] else "none with a kept one."),
+                + (f"{entry['exclude']:,} with kept ones." if entry["exclude"] else "none is kept."),
             )
     if lost := _records(total["quarantined"]):
         say(console, f"{counted(lost, 'record')} could not be read: quarantine.jsonl says which and why.", "yellow")
@@ -208,7 +208,7 @@ def print_mix(name: str, packs: Json, console: Console) -> None:
     say(
         console,
         f"Stage {name}: {packs['steps']:,} steps of {packs['batch_sequences']} x {packs['sequence_length']:,} tokens, "
-        f"{total['exposures']:,} tokens in all; {made}",
+        f"{total['exposures']:,} in all; {made}",
         "bold",
     )
     entries = [*sources.values(), *([total] if len(sources) > 1 else [])]
@@ -238,7 +238,7 @@ def print_mix(name: str, packs: Json, console: Console) -> None:
     print_columns(console, columns, total=len(sources) > 1)
     say(
         console,
-        f"{packs['rows']:,} rows, {100 * packs['fill']:.2f} % full; {packs['examples_cut']:,} of {packs['examples']:,} examples cut.",
+        f"{packs['rows']:,} rows, {100 * packs['fill']:.2f} % full; {packs['examples_cut']:,} of {packs['examples']:,} examples split between rows.",
     )
     for warning in packs.get("warnings", ()):
         say(console, warning, "yellow")
