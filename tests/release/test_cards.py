@@ -28,13 +28,13 @@ SCORES = {
 def test_figures_of_the_run_are_there() -> None:
     card = model_card(MANIFEST, SCORES, {"base": {"folder": "small"}})
     assert card.startswith("# kite\n")
-    assert "| pretrain | 40 | 81,920 | 2.346 |" in card
+    assert "| pretrain |  |  | 40 | 81,920 |  |  |  | 2.346 | 0 s |" in card
     assert "| pretrain | Sums | plain | letter | 80 | 31.2 (22.0 to 42.0) | 25.0 |  | near chance |" in card
     assert "| base | pretrain | sums | +5.0 (-2.0 to +12.0) | 0.19 |" in card
     assert "| pretrain | c | s | zh | 9 | 1.500 (1.400 to 1.600) |" in card
     assert "95.0 % confidence" in card
     assert "folder: small" in card
-    assert "clean" not in card
+    assert "| clean |" not in card
 
 
 def test_nothing_measured_is_said_plainly() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pandallm.cli.app import AsJson, Quiet, app, limit_threads, show_facts, split_arguments
+from pandallm.errors import BadInput
 
 
 @app.command()
@@ -103,16 +104,34 @@ def report(
 @app.command()
 def verify(
     folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="a run folder, or a folder of panda eval --out or panda compare")
+        Path,
+        typer.Argument(metavar="RUN", help="a run folder, a release, or a folder of panda eval --out or panda compare"),
     ],
+    base: Annotated[
+        Path | None, typer.Option(help="of a release that holds a delta: the base's folder, to apply it")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Rebuild every number of a run, of `panda eval --out` or of `panda compare`, from the per-question rows and compare.
+    Of a release: its sums, pages, scores and delta.
 
     Example: panda verify runs/microworld-seed1
     """
     from pandallm.pipeline.verify_compare import verify_folder
+    from pandallm.pipeline.verify_release import is_release, verify_release
 
+    if is_release(folder):
+        from pandallm.terminal import progress
+
+        with progress() as shown:
+            facts = verify_release(folder, base, shown)
+        if json_:
+            print(json.dumps(facts, ensure_ascii=False))
+        else:
+            print("\n".join([f"{folder}: all as it should be", *(f"  {line}" for line in facts["checked"])]))
+        return
+    if base is not None:
+        raise BadInput(f"--base is for a release that holds a delta; {folder} is none.")
     facts = verify_folder(folder)
     show_facts(facts, json_, f"{folder}: {facts['numbers']} numbers rebuilt from {facts['rows']} rows, all equal")
 

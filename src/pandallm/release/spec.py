@@ -6,8 +6,11 @@ from pandallm.spec import Spec
 
 
 class ReleaseSpec(Spec):
-    """The delta of `target` against `base` (names of stages)."""
+    """What `panda release` publishes: `target`, whole or as its delta against `base` (names of stages). See docs/release.md."""
 
     base: str = "base"
     target: str = "instruct"
-    weights: Literal["delta"] = "delta"
+    ship: Literal["auto", "weights", "delta"] = "auto"  # auto: as the base's licence allows
+    licence: str = ""  # of the base, such as apache-2.0; read from the base's own files when left out
+    publish_as: str = ""  # licence of what is published; the base's when left out
+    authors: tuple[str, ...] = ()  # for CITATION.cff
