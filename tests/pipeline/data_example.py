@@ -42,12 +42,12 @@ def write_recipe(root: Path) -> Path:
     raw = root / "raw"
     raw.mkdir(parents=True)
     shared = "湖水在夏天的傍晚慢慢变成深蓝色而远处的山仍然亮着"
+    boat = "小船每天清晨把新鲜的鱼运到城里去卖给面馆"
     questions = [
-        {"id": f"q{i}", "context": shared if i in (0, 1) else f"第{i}个人住在湖边的第{i}座木屋里面。"}
+        {"id": f"q{i}", "context": {0: shared, 1: boat}.get(i) or f"第{i}个人住在湖边的第{i}座木屋里面。"}
         | {"question": f"他叫什么{i}？", "options": ["甲", "乙"], "answer": i % 2}
         for i in range(8)
     ]
-    questions[1]["context"] = "小船每天清晨把新鲜的鱼运到城里去卖给面馆"
     write_jsonl(raw / "lake.jsonl", questions)
     (raw / "lake.yaml").write_text(TASK, encoding="utf-8")
     wiki = [{"id": str(i), "title": f"第{i}篇", "text": _document(i)} for i in range(24)]
@@ -63,7 +63,7 @@ def write_recipe(root: Path) -> Path:
     (raw / "wiki.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_jsonl(raw / "news.jsonl", [{"text": f"{HOSTILE}，第{i}条：{_document(40 + i)}"} for i in range(8)])
     talks = [{"instruction": f"问{i}：怎么走？", "input": "", "output": f"走{_document(60 + i)}"} for i in range(6)]
-    talks.append({"instruction": "讲讲小船", "input": "", "output": questions[1]["context"] + "的老板。"})
+    talks.append({"instruction": "讲讲小船", "input": "", "output": f"{boat}的老板。"})
     write_jsonl(raw / "alpaca.jsonl", talks)
     tokenizer = byte_level(root / "tokenizer")
     spec = ArchitectureSpec(hidden_size=16, layers=1, heads=2, intermediate_size=16, max_position_embeddings=512)

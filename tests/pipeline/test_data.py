@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pandallm.data.spec import CorpusSpec
 from pandallm.errors import BadInput
 from pandallm.pipeline.data import (
     audit_folder,
@@ -86,6 +87,15 @@ def test_one_corpus_needs_no_base(recipe: Recipe) -> None:
     assert result["packs"] == {}
     with pytest.raises(BadInput, match=r"has no corpus 'talk'\. Did you mean 'talks'"):
         build_data(recipe, ["talk"])
+
+
+@pytest.mark.parametrize("kind", ["none", "exact", "minhash"])
+def test_a_corpus_of_which_nothing_is_left_is_told(recipe: Recipe, kind: str) -> None:
+    talks = recipe.corpora["talks"].model_dump(mode="json")
+    talks |= {"clean": [{"kind": "length", "min_chars": 9999}], "dedup": {"kind": kind}}
+    strict = recipe.model_copy(update={"corpora": {"talks": CorpusSpec.model_validate(talks)}})
+    with pytest.raises(BadInput, match="nothing is left to train on"):
+        build_data(strict, ["talks"])
 
 
 @pytest.mark.parametrize("width", [60, 80, 140, 200])

@@ -70,7 +70,7 @@ class _Keys:
     def band(self, number: int) -> NDArray[np.uint64]:
         """One band of the MinHash keys of all passed rows: (passed,)."""
         parts = [np.load(f / "bands.npy", mmap_mode="r") for f in self.folders]
-        return np.concatenate([p[number] for p in parts if p.size])
+        return np.concatenate([np.zeros(0, np.uint64), *(p[number] for p in parts if p.size)])
 
 
 def _duplicates(spec: CorpusSpec, keys: _Keys, progress: Progress) -> NDArray[np.int64]:
