@@ -3,6 +3,9 @@
 import errno
 import random
 import re
+import signal
+import subprocess
+import sys
 from collections import Counter
 from itertools import chain, pairwise
 from pathlib import Path
@@ -423,6 +426,43 @@ def test_a_killed_call_goes_on(tmp_path: Path, tokenizer: Path, monkeypatch: pyt
     after = 99
     pack(cleaned, tokenizer, tmp_path / "other", specs, add_bos=True)
     assert made == [0, 0, 1, 2, 3], "shards of other settings are not taken"
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from pandallm.data import tokenize
+from pandallm.data.pack import pack_corpus
+write = tokenize._write_shard
+def dies(tokenizer, task, folder):
+    write(tokenizer, task, folder)
+    if task.number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+tokenize._write_shard = dies
+cleaned, tokenizer, out = map(Path, sys.argv[1:])
+pack_corpus(cleaned, tokenizer, out, packing="best_fit", sources={}, sequence_length=32, batch_sequences=4, epochs=1, seed=1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_after_kill_9_only_the_shard_in_hand_is_made_again(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = write_corpus(tmp_path / "c", [text_rows(20, 20 * i) for i in range(4)])
+    whole = pack(cleaned, tokenizer, tmp_path / "whole", {})
+    killed = subprocess.run([sys.executable, "-c", DIES, cleaned, tokenizer, tmp_path / "out"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    made: list[int] = []
+    write = tokenize._write_shard
+
+    def counts(tokenizer: Any, task: tokenize.TokenTask, folder: Path) -> None:
+        made.append(task.number)
+        write(tokenizer, task, folder)
+
+    monkeypatch.setattr(tokenize, "_write_shard", counts)
+    again = pack(cleaned, tokenizer, tmp_path / "out", {})
+    assert made == [2, 3]
+    assert digest_folder(again.folder) == digest_folder(whole.folder)
 
 
 def test_quality_is_cut_at_packing(tmp_path: Path, tokenizer: Path) -> None:

@@ -14,7 +14,7 @@ from pandallm.errors import PandaError
 from pandallm.progress import SILENT, Progress
 
 #: Tokens in hand at a time.
-GATHER_TOKENS = 1 << 22
+GATHER_TOKENS = 1 << 21
 ROW_GROUP = 1 << 17
 
 
@@ -87,6 +87,7 @@ def write_packs(corpus: TokenizedCorpus, chosen: Selection, out: Path, progress:
         file = _ArrayFile(out / f"{name}.npy", dtype, len(values))
         file.write(values.astype(dtype))
         file.close()
+    del ends, places, small  # as large as the corpus has examples
     _write_examples(corpus, chosen, targets, out)
     return _ledger(corpus, chosen, example, starts, targets)
 
@@ -98,7 +99,7 @@ def _write_examples(corpus: TokenizedCorpus, chosen: Selection, targets: NDArray
 
     segments, copies = chosen.segments, chosen.copies
     trained = np.bincount(segments.entry, targets, len(chosen.entries)).astype(np.int64)
-    pieces = np.bincount(segments.entry, minlength=len(chosen.entries))
+    pieces = np.bincount(segments.entry, minlength=len(chosen.entries)).astype(np.int32)
     # Where the pieces of a cut entry begin, in the order in which they are stored.
     cut = np.flatnonzero(pieces[segments.entry] > 1)
     begins = segments.begin[cut[np.argsort(segments.entry[cut], kind="stable")]]
@@ -160,12 +161,16 @@ def _ledger(
         return np.bincount(sources, tokens, len(names)).astype(np.int64)
 
     source = corpus.sources[example]
-    read = np.flatnonzero(times)
-    begin, end = starts[read], starts[read] + segments.length[read]
+    # An example in one piece needs no union; the rest are copies and pieces, which may share tokens.
+    alone = (np.bincount(example, minlength=len(corpus.sources)) == 1)[example]
+    once = alone & (times > 0)
+    reads, trained = by_source(source, segments.length * once), by_source(source, targets * once)
+    several = np.flatnonzero(~alone & (times > 0))
+    begin, end = starts[several], starts[several] + segments.length[several]
     order, a, b = new_parts(begin, end)
-    reads = by_source(source[read[order]], b - a)
+    reads += by_source(source[several[order]], b - a)
     order, a, b = new_parts(begin + 1, end)
-    trained = by_source(source[read[order]], corpus.trained_up_to(b) - corpus.trained_up_to(a))
+    trained += by_source(source[several[order]], corpus.trained_up_to(b) - corpus.trained_up_to(a))
     fitted = by_source(corpus.sources, chosen.lengths)
     unique = by_source(corpus.sources, corpus.lengths)
     parts = {
