@@ -23,10 +23,8 @@ from pandallm.data import tokenize
 from pandallm.data.audit import audit_packs
 from pandallm.data.clean import clean_corpus
 from pandallm.data.corpus import corpus_examples
-from pandallm.data.mix import source_amounts
 from pandallm.data.pack import pack_corpus
 from pandallm.data.packs import Packs, decode_example, decode_row
-from pandallm.data.rows import best_fit_decreasing, pack_rows, row_order
 from pandallm.data.spec import CorpusSpec, NoDedup, SourceSpec
 from pandallm.data.tokenize import tokenizer_facts
 from pandallm.data.types import Example
@@ -307,14 +305,6 @@ def test_shares(tmp_path: Path, tokenizer: Path, budget: dict[str, int]) -> None
         pack(cleaned, tokenizer, tmp_path / "no", {**specs, "small": SourceSpec(adapter="alpaca", files="-")})
 
 
-def test_amounts_by_hand() -> None:
-    unique, shares, caps = np.array([100, 1000]), np.array([0.5, 0.5]), np.array([2.0, 2.0])
-    assert source_amounts(unique, shares, caps, 300, fill=True).tolist() == [150, 150]
-    assert source_amounts(unique, shares, caps, 1000, fill=False).tolist() == [200, 500]
-    assert source_amounts(unique, shares, caps, 1000, fill=True).tolist() == [200, 800]
-    assert source_amounts(unique, shares, caps, 9000, fill=True).tolist() == [200, 2000]
-
-
 def test_the_bytes_depend_on_the_seed_and_not_on_the_workers(tmp_path: Path, tokenizer: Path) -> None:
     cleaned, specs = corpus(tmp_path, t=("text", documents(600)), q=("alpaca", questions(600)))
     for name, more in {"a": {}, "b": {"workers": 2}, "c": {"seed": 2}}.items():
@@ -325,30 +315,6 @@ def test_the_bytes_depend_on_the_seed_and_not_on_the_workers(tmp_path: Path, tok
     mixed = np.load(tmp_path / "a/source_ids.npy")
     halves = [Counter(part.tolist()) for part in np.array_split(mixed, 2)]
     assert abs(halves[0][0] - halves[1][0]) < 0.2 * len(mixed)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 80))
-def test_best_fit_never_overfills_and_wastes_less_than_half(lengths: list[int], room: int) -> None:
-    rows = best_fit_decreasing(np.array(lengths, np.int64), room)
-    used = np.bincount(rows, lengths) if lengths else np.zeros(0)
-    assert (used <= room).all()
-    assert (used > 0).all()
-    assert len(used) <= 2 * sum(lengths) / room + 1
-
-
-def test_concatenate_fills_rows() -> None:
-    lengths = np.array([7, 9, 30, 4, 1], np.int64)
-    segments = pack_rows(lengths, np.ones(5, np.bool_), 10, "concatenate", 0)
-    assert np.bincount(segments.row, segments.length).tolist() == [10, 10, 10, 10, 10, 1]
-    assert np.bincount(segments.entry, segments.length).tolist() == lengths.tolist()
-
-
-@pytest.mark.parametrize("budget", [{"epochs": 3}, {"tokens": 1000}, {"steps": 7}])
-def test_every_pass_is_a_permutation(budget: dict[str, Any]) -> None:
-    order = row_order(np.full(10, 13), 4, 5, **budget)
-    for start in range(0, len(order) - 9, 10):
-        assert sorted(order[start : start + 10].tolist()) == list(range(10))
 
 
 def write_corpus(folder: Path, parts: list[list[dict[str, Any]]], row_group: int = 7) -> Path:
