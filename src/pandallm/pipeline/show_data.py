@@ -339,7 +339,7 @@ def print_contamination(
         console.print()
         say(console, f"{corpus}, {task}: the questions that documents hold most of", "italic")
         best = [q["documents"][0] for q in strongest]
-        shared = [f"{100 * q['share']:.0f} %" for q in strongest]
+        shared = [f"{100 * q['share']:.1f} %" for q in strongest]
         print_columns(
             console,
             [
