@@ -15,7 +15,7 @@ from pandallm.data.dedup import TextKeys, exact_duplicates, near_duplicates, tex
 from pandallm.data.fold import fold
 from pandallm.data.spec import ExactDedup, MinhashDedup, NoDedup
 
-SPEC = MinhashDedup()
+SPEC = MinhashDedup(permutations=126, bands=21)
 HAN = [chr(0x4E00 + i) for i in range(2_000)]
 
 
@@ -138,7 +138,8 @@ def test_near_duplicates_follow_the_greedy_rule(rows: list[tuple[str, list[int]]
             assert len(a & b) >= 0.5 * len(a | b)
 
 
-def test_planted_edits_are_found_and_verified() -> None:
+@pytest.mark.parametrize("spec", [SPEC, MinhashDedup()], ids=["21 bands of 6", "default"])
+def test_planted_edits_are_found_and_verified(spec: MinhashDedup) -> None:
     rng = random.Random(3)
     texts = [prose(rng, rng.randint(250, 500)) for _ in range(1_500)]
     planted = []
@@ -148,7 +149,7 @@ def test_planted_edits_are_found_and_verified() -> None:
         copy = edited(rng, text, max(1, round(len(text) * (1 - wanted) / (5 * (1 + wanted)))))
         planted.append((original, len(texts), jaccard(text, copy)))
         texts.append(copy)
-    got = kept_rows(text_keys(texts, SPEC), texts)
+    got = kept_rows(text_keys(texts, spec), texts, spec)
     found, there = Counter[str](), Counter[str]()
     for original, copy, index in planted:
         kind = ">=.9" if index >= 0.9 else ">=.8" if index >= 0.8 else "less"

@@ -27,9 +27,9 @@ def test_words_by_hand() -> None:
 
 
 def test_classes_by_hand() -> None:
-    counts = Shape("漢字𠀀 かな ab é1").counts
-    assert (counts[HAN], counts[KANA], counts[LATIN]) == (3, 2, 2)
-    assert Shape("漢字𠀀 かな ab é1").letters == 8
+    shape = Shape("漢字𠀀 かな ab é1")
+    assert (shape.count(HAN), shape.count(KANA), shape.count(LATIN)) == (3, 2, 2)
+    assert shape.letters == 8
     assert Shape("GPT 4 + 42").runs_with_letters() == 1
 
 

@@ -40,12 +40,14 @@ def _by_script(step: LanguageStep) -> Step:
 
     def run(document: Document) -> str | None:
         shape = document.shape
-        if letters := shape.letters:
-            for name, script in wanted:
-                if shape.counts[script] >= step.min_share * letters:
-                    if step.write:
-                        document.language = name
-                    return None
+        characters = len(shape.points)
+        for name, script in wanted:
+            count = shape.count(script)
+            # There are no more letters than characters: most texts pass without a count of them.
+            if count and (count >= step.min_share * characters or count >= step.min_share * shape.letters):
+                if step.write:
+                    document.language = name
+                return None
         return "language"
 
     return run
@@ -60,7 +62,7 @@ def _by_detector(step: LanguageStep, where: str) -> Step:
             return "language"
         # Short and classical Chinese is where detectors fail (one poem in four is Japanese to them), and where the
         # script leaves no doubt.
-        if shape.counts[HAN] >= step.min_share * letters and shape.counts[KANA] <= _MAX_KANA * shape.ideographs:
+        if shape.count(HAN) >= step.min_share * letters and shape.count(KANA) <= _MAX_KANA * shape.ideographs:
             language, sure = "zh", 1.0
         else:
             language, sure = detect(document.text[:DETECTED_CHARACTERS])

@@ -29,7 +29,7 @@ def _stop_words(text: str, least: int) -> bool:
 def stop_share(text: str, shape: Shape) -> float:
     """Stop words as a share of the letters; each counts as one letter."""
     found = len(_STOP_CHARACTERS.findall(text)) if shape.ideographs else 0
-    if shape.counts[LATIN]:
+    if shape.count(LATIN):
         found += len(_STOP_WORDS.findall(text))
     return found / max(1, shape.letters)
 

@@ -26,7 +26,7 @@ def heuristic(text: str) -> float:
     length: full from 200 words on, by square root.
     """
     shape = Shape(text)
-    marks = len(text) - shape.counts[SPACE]
+    marks = len(text) - shape.count(SPACE)
     if not marks or not shape.letters:
         return 0.0
     lines = lines_of(text)

@@ -6,6 +6,7 @@ papers, which count words, mean the same amount of Chinese text.
 """
 
 import re
+import unicodedata
 from functools import cache
 
 import numpy as np
@@ -25,19 +26,21 @@ _HAN = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x40000)
 _KANA = ((0x3041, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFFA0))
 
 
+#: Beyond this code point Han alone is told apart.
+_CHARTED = 0x20000
+
+
 @cache
 def class_table() -> NDArray[np.uint8]:
     """(0x110000,): the class of each code point."""
-    import unicodedata
-
     table = np.full(0x110000, OTHER, np.uint8)
-    for point in range(0x20000):
-        character = chr(point)
-        if character.isspace():
-            table[point] = SPACE
-        elif character.isalnum():
-            table[point] = DIGIT if character.isdecimal() else LETTER
-        elif character == "_" or unicodedata.category(character)[0] == "M":
+    characters = "".join(map(chr, range(_CHARTED)))
+    # Regular expressions find whole stretches: a loop over characters takes ten times as long, in every worker.
+    for pattern, name in ((r"[^\W_]+", LETTER), (r"\d+", DIGIT), (r"\s+", SPACE)):
+        for stretch in re.finditer(pattern, characters):
+            table[stretch.start() : stretch.end()] = name
+    for point in np.flatnonzero(table[:_CHARTED] == OTHER).tolist():
+        if point == 0x5F or unicodedata.category(chr(point))[0] == "M":
             table[point] = MARK
     for first, last in (("A", "Z"), ("a", "z")):
         table[ord(first) : ord(last) + 1] = LATIN
@@ -53,25 +56,29 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 class Shape:
-    """A text as arrays. points: (characters,) code points. classes: (characters,). counts: of each class."""
+    """A text as arrays. points: (characters,) code points. classes: (characters,)."""
 
-    __slots__ = ("_runs", "classes", "counts", "points")
+    __slots__ = ("_bytes", "_runs", "classes", "points")
 
     def __init__(self, text: str) -> None:
         self.points = code_points(text)
-        self.classes: NDArray[np.uint8] = class_table()[self.points]
-        self.counts: list[int] = np.bincount(self.classes, minlength=8).tolist()
+        self.classes: NDArray[np.uint8] = class_table().take(self.points)
+        self._bytes = self.classes.tobytes()
         self._runs: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
+
+    def count(self, name: int) -> int:
+        """Characters of a class."""
+        return self._bytes.count(name)  # a third of the time of numpy's count on texts of this length
 
     @property
     def letters(self) -> int:
         """Letters of any script; a Chinese character is one."""
-        return self.counts[HAN] + self.counts[KANA] + self.counts[LATIN] + self.counts[LETTER]
+        return self.count(HAN) + self.count(KANA) + self.count(LATIN) + self.count(LETTER)
 
     @property
     def ideographs(self) -> int:
         """Characters of the scripts that put no blanks between words."""
-        return self.counts[HAN] + self.counts[KANA]
+        return self.count(HAN) + self.count(KANA)
 
     @property
     def runs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
