@@ -9,7 +9,8 @@ import pytest
 
 from pandallm.errors import BadInput
 from pandallm.release.delta import apply_delta, inspect_delta, make_delta, verify_delta
-from tests.release.release_helpers import files
+from pandallm.release.merge import merge_adapter
+from tests.release.release_helpers import files, save_llama
 
 
 def as_torch(folder: Path, out: Path, shards: int = 1) -> Path:
@@ -160,3 +161,40 @@ def test_shared_storage_of_tied_tensors(base: Path, tmp_path: Path) -> None:
     assert report["ops"] == {"same": 21}
     apply_delta(base, tmp_path / "delta", tmp_path / "out")
     assert same_tensors(tmp_path / "out", base)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merged_adapter_is_peft_s_within_a_rounding_and_ships_exactly(tmp_path: Path, dtype: str) -> None:
+    peft = pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = save_llama(tmp_path / "b", dtype=dtype)
+    adapter = adapter_of(base, tmp_path / "a")
+    merge_adapter(base, adapter, tmp_path / "merged")
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().state_dict()
+    old = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    for name, tensor in ours.items():
+        assert torch.allclose(tensor.float(), theirs[name], rtol=2**-8 if dtype == "bfloat16" else 1e-6, atol=1e-7)
+        assert torch.equal(tensor, old[name]) == (not name.endswith(("q_proj.weight", "down_proj.weight")))
+    assert make_delta(base, tmp_path / "merged", tmp_path / "delta")["ops"] == {"same": 16, "delta": 4}
+    apply_delta(base, tmp_path / "delta", tmp_path / "out")
+    assert files(tmp_path / "out") == files(tmp_path / "merged")
+
+
+def test_adapters_that_are_not_merged(base: Path, target: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    adapter = adapter_of(base, tmp_path / "a")
+    with pytest.raises(BadInput, match="is no LoRA adapter"):
+        merge_adapter(base, target, tmp_path / "out")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for change, says in (({"use_dora": True}, "use_dora"), ({"peft_type": "IA3"}, "not of type LORA")):
+        (adapter / "adapter_config.json").write_text(json.dumps(config | change))
+        with pytest.raises(BadInput, match=says):
+            merge_adapter(base, adapter, tmp_path / "out")
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=r"the base has no weight|the base's"):
+        merge_adapter(save_llama(tmp_path / "other", hidden_size=16), adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

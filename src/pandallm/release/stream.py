@@ -1,5 +1,7 @@
 """Work on chunks in several threads, results in order, few of them in memory. NumPy, zstd and sha256 let go of the interpreter."""
 
+import contextlib
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -15,6 +17,18 @@ MAX_WORKERS = 3
 def worker_count() -> int:
     """Threads that chunks are shared among."""
     return min(MAX_WORKERS, os.cpu_count() or 1)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed chunks for the next ones (glibc; elsewhere nothing happens).
+
+    Else it gives them back to the system, which clears and maps them again a hundred times a second. For a process
+    of its own: the command line calls it, the library does not.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        allocator = ctypes.CDLL(None).mallopt
+        allocator(-3, 1 << 26)  # M_MMAP_THRESHOLD: chunks come from the heap
+        allocator(-1, 1 << 27)  # M_TRIM_THRESHOLD: which keeps this much
 
 
 def in_order(
