@@ -24,7 +24,8 @@ from pandallm.pipeline.data import (
 from pandallm.pipeline.data_samples import sample_dropped, sample_examples, sample_quarantine
 from pandallm.pipeline.data_show import show_corpora, show_ids, show_stage
 from pandallm.pipeline.run import Run
-from pandallm.pipeline.show_data import print_audit, print_build, print_clean_scores, print_contamination, visible
+from pandallm.pipeline.show_contamination import print_clean_scores, print_contamination
+from pandallm.pipeline.show_data import print_audit, print_build, visible
 from pandallm.recipe.load import load_recipe
 from pandallm.recipe.spec import Recipe
 from pandallm.store import digest_folder, read_json, read_jsonl, write_json

@@ -170,7 +170,7 @@ def data_contamination(
     Example: panda data contamination runs/tiny-zh-seed42
     """
     from pandallm.pipeline.data import clean_scores, contamination_of_recipe, contamination_of_run, excluded
-    from pandallm.pipeline.show_data import print_clean_scores, print_contamination
+    from pandallm.pipeline.show_contamination import print_clean_scores, print_contamination
     from pandallm.recipe.load import load_recipe
     from pandallm.store import write_text
 
