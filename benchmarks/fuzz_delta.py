@@ -107,9 +107,11 @@ def models(folder: Path) -> None:
     new["model.ids"] = ("I64", [50], np.arange(50, dtype="<i8").tobytes())
     new["model.again.weight"] = new["model.BF16.more.weight"]
     new["model.empty.weight"] = ("F32", [0, 4], b"")
-    write_model(folder / "base", old, {"config.json": "{}", "tokenizer.json": '{"a": 1}' * 40})
+    write_model(folder / "base", old, {"config.json": "{}", "tokenizer.json": '{"a": 1}' * 3000})
     write_model(
-        folder / "target", new, {"config.json": '{"b": 2}', "tokenizer.json": '{"a": 1}' * 40, "notes.md": "text " * 60}
+        folder / "target",
+        new,
+        {"config.json": '{"b": 2}', "tokenizer.json": '{"a": 1}' * 3000, "notes.md": "text " * 60},
     )
 
 

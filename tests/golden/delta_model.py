@@ -70,8 +70,8 @@ def write_models(folder: Path) -> None:
     old["was.called.so.weight"] = new["is.called.so.weight"] = ("F16", [9, 7], weights("so", "F16", 63).tobytes())
     old["model.gone.weight"] = ("F32", [2], weights("gone", "F32", 2).tobytes())
     new["model.ids"] = ("I64", [40], np.arange(40, dtype="<i8").tobytes())
-    save(folder / "base", old, {"config.json": "{}\n", "tokenizer.json": '{"a": 1}\n'})
-    save(folder / "target", new, {"config.json": '{"b": 2}\n', "tokenizer.json": '{"a": 1}\n'})
+    save(folder / "base", old, {"config.json": "{}\n", "tokenizer.json": '{"a": 1}\n' * 3000})
+    save(folder / "target", new, {"config.json": '{"b": 2}\n', "tokenizer.json": '{"a": 1}\n' * 3000})
 
 
 def main(folder: Path) -> None:

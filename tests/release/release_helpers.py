@@ -40,7 +40,7 @@ def save_llama(
         with torch.no_grad():
             edit(model)
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
-    (folder / "tokenizer.json").write_text('{"invented": "a tokenizer"}' * 50)
+    (folder / "tokenizer.json").write_text('{"invented": "a tokenizer"}' * 1000)
     return folder
 
 

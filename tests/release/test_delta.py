@@ -52,6 +52,16 @@ def test_restored_model_computes_the_same(base: Path, target: Path, delta: Path,
     assert not torch.equal(want, old)
 
 
+def test_edited_card_makes_no_other_base(base: Path, target: Path, tmp_path: Path) -> None:
+    old, new = shutil.copytree(base, tmp_path / "old"), shutil.copytree(target, tmp_path / "new")
+    for folder in (old, new):
+        (folder / "README.md").write_text("A card.")
+    make_delta(old, new, tmp_path / "delta")
+    (old / "README.md").write_text("A card with a typo corrected.")
+    apply_delta(old, tmp_path / "delta", tmp_path / "out")
+    assert files(tmp_path / "out") == files(new)
+
+
 def test_weights_of_every_kind_of_bits(tmp_path: Path) -> None:
     """NaN payloads, infinities, negative zeros and denormals in both folders."""
     import torch
@@ -73,7 +83,7 @@ def test_unchanged_and_frozen_tensors_cost_nothing(base: Path, tmp_path: Path) -
 
     report = round_trip(base, save_llama(tmp_path / "t", edit=edit), tmp_path)
     assert report["ops"] == {"delta": 1, "same": 19}
-    assert inspect_delta(tmp_path / "delta")["files"] == {"same": 3, "weights": 1}
+    assert inspect_delta(tmp_path / "delta")["files"] == {"same": 1, "weights": 1, "whole": 2}
 
 
 def test_delta_is_never_larger_than_zstd_of_the_target(tmp_path: Path) -> None:

@@ -125,11 +125,6 @@ class Application:
                     f"Wrong base: tensor {name!r} is {have.dtype} {list(have.shape)}, "
                     f"this delta needs {need.dtype} {list(need.shape)}. Nothing was written."
                 )
-        for name, file in self.manifest.files.items():
-            if file.op == "same":
-                if name not in self.base.others:
-                    raise BadInput(f"Wrong base: it has no file {name!r}, which this delta needs. Nothing was written.")
-                self._compare(f"file {name!r}", digest_file(self.base.others[name]), file.sha256)
         tensors = sorted((self.base.tensors[name] for name in needed), key=lambda t: t.bytes)
         with (
             progress.task("check base", sum(t.bytes for t in tensors) / 1e6, "MB") as task,
@@ -138,6 +133,11 @@ class Application:
             for tensor, digest in zip(tensors, digests, strict=True):
                 self._compare(f"tensor {tensor.name!r}", digest, needed[tensor.name].sha256)
                 task.advance(tensor.bytes / 1e6)
+        for name, file in self.manifest.files.items():
+            if file.op == "same":
+                if name not in self.base.others:
+                    raise BadInput(f"Wrong base: it has no file {name!r}, which this delta needs. Nothing was written.")
+                self._compare(f"file {name!r}", digest_file(self.base.others[name]), file.sha256)
         self._container.check(progress)
         self.weights = {n: self._header(n, f) for n, f in self.manifest.files.items() if f.op == "weights"}
         described = Counter(t.name for w in self.weights.values() for t in w.tensors)

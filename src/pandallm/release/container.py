@@ -40,11 +40,13 @@ def refuse_existing(out: Path) -> None:
 
 
 def check_disk(out: Path, need: int) -> None:
-    """PandaError where the disk of `out` has less than `need` bytes left."""
+    """PandaError where the disk of `out` has less than `need` bytes left; what an interrupted attempt wrote counts."""
     place = out.absolute().parent
     while not place.exists():
         place = place.parent
     have = shutil.disk_usage(place).free
+    part = out.with_name(out.name + ".part")
+    have += sum(p.stat().st_size for p in part.rglob("*") if p.is_file()) if (part / _MARK).is_file() else 0
     if have < need:
         raise PandaError(f"Not enough disk at {place}: need {gigabytes(need)}, have {gigabytes(have)}; free some.")
 

@@ -31,6 +31,8 @@ from pandallm.store.files import write_text
 
 _UNKNOWN = "0" * 64
 _SAMPLED_TENSORS, _SAMPLE = 6, 1 << 16
+#: Smaller files are shipped even where the base has them: cards and settings are edited on a hub, which makes no other base.
+_LARGE_FILE = 16_384
 
 
 def make(base: Path, target: Path, out: Path, progress: Progress, shard_bytes: int) -> ModelFolder:
@@ -248,7 +250,8 @@ class _Making:
         for name, path in self._target.others.items():
             size, digest = path.stat().st_size, digest_file(path)
             # The index is shipped always: a base sharded otherwise is still the right base.
-            if name != INDEX and name in self._base.others and digest_file(self._base.others[name]) == digest:
+            large = size >= _LARGE_FILE and name != INDEX
+            if large and name in self._base.others and digest_file(self._base.others[name]) == digest:
                 entries[name] = FileEntry(op="same", bytes=size, sha256=digest)
             else:
                 blob = self._bytes(f"file:{name}", file_chunks(path))
