@@ -83,3 +83,26 @@ def test_a_store_that_is_gone_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not in the store"):
         release_data(alone)
     assert not (alone / "release-data").exists()
+
+
+def test_a_recipe_without_a_run_is_released_too(tmp_path: Path) -> None:
+    from pandallm.pipeline.release_data import release_recipe_data
+    from pandallm.recipe.load import load_recipe
+
+    (tmp_path / "a.txt").write_text("一段可以发布的文字。\n")
+    (tmp_path / "b.txt").write_text(f"{SECRET}。\n")
+    (tmp_path / "plain.yaml").write_text(
+        "name: plain\nbase: {model: some/one}\npaths: {here: .}\n"
+        "corpora: {c: {sources: {a: {adapter: text, files: '${here}/a.txt', licence: CC0}, b: {adapter: text, files: '${here}/b.txt'}}}}\n"
+        f"runtime: {{store: {tmp_path / 'store'}, runs: {tmp_path / 'runs'}, workers: 1}}\n"
+    )
+    facts = release_recipe_data(load_recipe(str(tmp_path / "plain.yaml")), tmp_path / "out")
+    assert facts["rows"] == 1
+    assert facts["left_out"] == {"c": {"b": "no licence is declared"}}
+    assert facts["publish_as"] == "cc0-1.0"
+    assert (
+        pq.read_table(tmp_path / "out" / "c" / "examples").column("turns")[0].as_py()[0]["text"]
+        == "一段可以发布的文字。"
+    )
+    with pytest.raises(BadInput, match="exists already"):
+        release_recipe_data(load_recipe(str(tmp_path / "plain.yaml")), tmp_path / "out")

@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
-from pandallm.cli.app import AsJson, Quiet, app, show_facts
+from pandallm.cli.app import AsJson, Overrides, Quiet, app, show_facts
 
 
 @app.command()
 def release(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run, such as runs/microworld-seed42")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a finished run; with --data also a recipe")],
+    overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder to write; RUN/release or RUN/release-data if left out")
+        Path | None,
+        typer.Option(help="folder to write; if left out RUN/release or RUN/release-data, of a recipe NAME-data"),
     ] = None,
     data: Annotated[bool, typer.Option("--data", help="The cleaned corpora instead of the model.")] = False,
     ship: Annotated[
@@ -27,26 +29,43 @@ def release(
     quiet: Quiet = False,
 ) -> None:
     """Write a folder ready for the hub: weights or delta, tokenizer, cards, report, sums; verified before it appears.
+    With --data the cleaned corpora, without the sources whose licence does not allow it. With --push RUN may be a release too.
 
     Example: panda release runs/microworld-seed42 --out microworld-release
     """
     from pandallm.errors import BadInput
+    from pandallm.pipeline.verify_release import is_release, verify_release
     from pandallm.release.hub import check_repo, push_folder
     from pandallm.terminal import progress
 
     if data and (ship or gguf):
         raise BadInput(f"--{'ship' if ship else 'gguf'} is about the model; leave it out with --data.")
+    folder, of_recipe = Path(run), data and not Path(run).is_dir()
+    if overrides and not of_recipe:
+        raise BadInput(f"'{overrides[0]}': a finished run takes no overrides; run the recipe with it instead.")
     if push:
         check_repo(push)
     with progress(quiet) as shown:
-        if data:
+        if is_release(folder):
+            if not push:
+                raise BadInput(
+                    f"{folder} is a release already; upload it with --push, or check it with `panda verify`."
+                )
+            facts = verify_release(folder, progress=shown) | {"out": run}
+        elif of_recipe:
+            from pandallm.pipeline.release_data import release_recipe_data
+            from pandallm.recipe.load import load_recipe
+
+            recipe = load_recipe(run, overrides or [])
+            facts = release_recipe_data(recipe, out or Path(f"{recipe.name}-data"), progress=shown)
+        elif data:
             from pandallm.pipeline.release_data import release_data
 
-            facts = release_data(run, out, progress=shown)
+            facts = release_data(folder, out, progress=shown)
         else:
             from pandallm.pipeline.release_folder import release_run
 
-            facts = release_run(run, out, ship=ship, authors=tuple(author or ()), gguf=gguf, progress=shown)
+            facts = release_run(folder, out, ship=ship, authors=tuple(author or ()), gguf=gguf, progress=shown)
         if push:
             facts["pushed"] = push_folder(Path(facts["out"]), push, facts["kind"], private=private, progress=shown)
     if json_:

@@ -1,14 +1,18 @@
-"""`panda release RUN --data`: cleaned corpora and instructions as Parquet, as far as each source's declared licence allows it."""
+"""`panda release RUN --data` (or RECIPE): cleaned corpora and instructions as Parquet, as far as each source's declared licence allows it."""
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pandallm import __version__
 from pandallm.errors import BadInput
-from pandallm.pipeline.release_folder import FinishedRun, copy_run, finish, heading, open_run
+from pandallm.pipeline.data import build_data
+from pandallm.pipeline.machine import machine, versions
+from pandallm.pipeline.release_folder import FinishedRun, finish, heading, open_run, write_settings
 from pandallm.pipeline.verify_release import verify_release
 from pandallm.progress import SILENT, Progress
+from pandallm.recipe.spec import Recipe
 from pandallm.release.bundle import RELEASE, RUN
 from pandallm.release.container import check_disk, refuse_existing, staged
 from pandallm.release.data_card import sources_of, split_sources, stated_licence
@@ -49,14 +53,40 @@ def release_data(folder: Path, out: Path | None = None, *, progress: Progress = 
     run = open_run(folder)
     out = out or folder / "release-data"
     refuse_existing(out)
-    corpora = corpora_of(run)
+    return _write(run, corpora_of(run), out, progress)
+
+
+def release_recipe_data(recipe: Recipe, out: Path, *, progress: Progress = SILENT) -> dict[str, Any]:
+    """The same for a recipe's corpora without a run: built now, or taken from the store."""
+    refuse_existing(out)
+    started = time.gmtime()
+    built = build_data(recipe, tuple(recipe.corpora), progress=progress)
+    corpora = {name: Path(facts["folder"]) for name, facts in built["corpora"].items()}
+    manifest = {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "state": "complete",
+        "pandallm": __version__,
+        "versions": versions(),
+        "machine": machine(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
+        "work_seconds": round(sum(facts["seconds"] for facts in built["corpora"].values()), 1),
+        "stages": [{"name": f"clean {name}", "kind": "clean", "key": path.name} for name, path in corpora.items()],
+    }
+    settings = recipe.model_dump(mode="json", by_alias=True, exclude={"runtime", "paths"}, exclude_none=True)
+    return _write(FinishedRun(out, manifest, settings), corpora, out, progress)
+
+
+def _write(run: FinishedRun, corpora: Mapping[str, Path], out: Path, progress: Progress) -> dict[str, Any]:
     ledgers = {name: read_json(path / "ledger.json") for name, path in corpora.items()}
     published, left_out = split_sources(run.recipe, ledgers)
     check_disk(out, sum(p.stat().st_size for path in corpora.values() for p in path.rglob("*.parquet")) + 50_000_000)
-    with staged(out, canonical_json({"release": str(folder.absolute()), "at": time.time()})) as part:
-        copy_run(run, part / RUN)
-        for name in ("scores.json", "rows.jsonl", "bits_per_byte.jsonl", "questions.jsonl", "tasks.json", "delta.json"):
-            (part / RUN / name).unlink(missing_ok=True)  # of the models, not of the data
+    with staged(out, canonical_json({"release": str(out.absolute()), "at": time.time()})) as part:
+        write_settings(run, part / RUN)
+        for name, path in corpora.items():
+            write_json(part / RUN / "ledgers" / f"{name}.json", ledgers[name])
+            if (path / "contamination.json").is_file():
+                write_json(part / RUN / "contamination" / f"{name}.json", read_json(path / "contamination.json"))
         rows = {
             name: {p: _write_part(path, name, p, published.get(name, {}), part, progress) for p in PARTS}
             for name, path in corpora.items()

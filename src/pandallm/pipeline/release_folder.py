@@ -263,9 +263,7 @@ def _ship_delta(
 
 def copy_run(run: FinishedRun, out: Path) -> None:
     """The run's own files, without texts of questions, completions, and paths of this machine."""
-    out.mkdir()
-    write_json(out / "manifest.json", without_paths({k: v for k, v in run.manifest.items() if k != "command"}))
-    write_text(out / "recipe.yaml", yaml.safe_dump(without_paths(run.recipe), sort_keys=False, allow_unicode=True))
+    write_settings(run, out)
     for name in ("scores.json", "tasks.json", "delta.json", "bits_per_byte.jsonl"):
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, out / name)
@@ -280,6 +278,13 @@ def copy_run(run: FinishedRun, out: Path) -> None:
             out / "questions.jsonl",
             ({**q, **blank, "options": [""] * len(q["options"])} for q in read_jsonl(run.folder / "questions.jsonl")),
         )
+
+
+def write_settings(run: FinishedRun, out: Path) -> None:
+    """Manifest and recipe, without paths of this machine."""
+    out.mkdir()
+    write_json(out / "manifest.json", without_paths({k: v for k, v in run.manifest.items() if k != "command"}))
+    write_text(out / "recipe.yaml", yaml.safe_dump(without_paths(run.recipe), sort_keys=False, allow_unicode=True))
 
 
 def without_paths(value: Any) -> Any:

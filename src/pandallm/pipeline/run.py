@@ -46,7 +46,7 @@ VERSIONS = {
     "pack": 2,
     "train": 1,
     "evaluate": 2,
-    "delta": 1,
+    "delta": 2,
 }
 
 
@@ -291,17 +291,12 @@ class Run:
 
     def _write_card(self, scores: dict[str, Any]) -> None:
         """`model_card.md`: what a reader of the weights must know, from the stored results."""
+        from pandallm.release.bundle import card_sources
         from pandallm.release.cards import model_card
 
         if scores:
             recipe = self.recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
-            if scratch := self.recipe.base.scratch:
-                a, first = scratch.architecture, scratch.train
-                recipe["base"] = (
-                    f"A Llama made from scratch: {a.layers} layers of width {a.hidden_size}, a tokenizer of at most {scratch.tokenizer.size} "
-                    f"tokens; first pretraining on the corpus '{first.corpus}'."
-                )
-            card = model_card(read_json(self.folder / "manifest.json"), scores, recipe)
+            card = model_card(read_json(self.folder / "manifest.json"), scores, recipe, card_sources(self.folder, {}))
             write_text(self.folder / "model_card.md", card)
 
     def check_inputs(self) -> None:

@@ -65,6 +65,8 @@ def model_card(
         lines += ["## Base", "", text(describe_base(recipe["base"])), ""]
     lines += _training(manifest, recipe)
     lines += training_data(recipe, sources.ledgers, sources.packs)
+    if release and sources.ledgers:
+        lines += ["What was dropped and why: `DATA.md`.", ""]
     lines += contamination_lines(sources.contamination)
     lines += ["## Results", "", *_headline(scores), *_results(scores)]
     lines += _bits_per_byte(scores)

@@ -45,7 +45,7 @@ def training_data(recipe: Mapping[str, Any], ledgers: Mapping[str, Any], packs: 
                     f"{kept['bytes']:,}",
                 )
             )
-    lines = ["## Training data", "", "What was dropped and why: `DATA.md`.", ""]
+    lines = ["## Training data", ""]
     lines += table(("corpus", "source", "language", "licence", "records read", "records kept", "bytes kept"), rows)
     return lines + token_lines(packs)
 

@@ -87,17 +87,17 @@ def push_folder(
                 f"Your login may not write to {repo} on {server}: use a token with write access, or another name."
             ) from None
         raise PandaError(
-            f"{server} refused the upload of {folder} ({first_line(e)}); the folder is kept, push it again."
+            f"{server} refused the upload of {folder} ({first_line(e)}); push the folder again with `panda release {folder} --push {repo}`."
         ) from None
     except (OSError, errors.OfflineModeIsEnabled) as e:
         raise PandaError(
-            f"{server} could not be reached ({first_line(e)}); the folder {folder} is kept, push it again."
+            f"{server} could not be reached ({first_line(e)}); push again with `panda release {folder} --push {repo}`."
         ) from None
     except Exception as e:
         # The client's own connection errors share no base class with the others.
         if type(e).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "requests"):
             raise
         raise PandaError(
-            f"{server} could not be reached ({first_line(e)}); the folder {folder} is kept, push it again."
+            f"{server} could not be reached ({first_line(e)}); push again with `panda release {folder} --push {repo}`."
         ) from None
     return str(getattr(done, "commit_url", done))
