@@ -10,11 +10,12 @@ import pytest
 
 from pandallm.errors import BadInput, PandaError
 from pandallm.release.legacy import apply_legacy, make_legacy
+from pandallm.release.weight_writers import write_safetensors
 from tests.release.release_helpers import files, save_llama
 from tests.release.test_sources import as_torch
 
 State = dict[str, Any]
-UNTIED = {"tie_word_embeddings": False}
+UNTIED: dict[str, Any] = {"tie_word_embeddings": False}
 
 
 @pytest.fixture(scope="module")
@@ -386,7 +387,7 @@ def test_an_interrupted_apply_goes_on(models: Path, tmp_path: Path, monkeypatch:
     make_legacy(models / "base", models / "target", tmp_path / "d", layout="fastchat")
     apply_legacy(models / "base", tmp_path / "d", tmp_path / "whole")
     written: list[str] = []
-    plain = module.write_safetensors
+    plain = write_safetensors
 
     def failing(path: Path, *rest: Any) -> None:
         if len(written) == 2:
@@ -399,7 +400,12 @@ def test_an_interrupted_apply_goes_on(models: Path, tmp_path: Path, monkeypatch:
         apply_legacy(models / "base", tmp_path / "d", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     again: list[str] = []
-    monkeypatch.setattr(module, "write_safetensors", lambda p, *r: (again.append(p.name), plain(p, *r))[1])
+
+    def counting(path: Path, *rest: Any) -> None:
+        again.append(path.name)
+        plain(path, *rest)
+
+    monkeypatch.setattr(module, "write_safetensors", counting)
     facts = apply_legacy(models / "base", tmp_path / "d", tmp_path / "out")
     assert facts["verified"] is True
     assert not set(written) & set(again)

@@ -1,7 +1,7 @@
 """`panda delta legacy`: the deltas of FastChat, Panda and Alpaca."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,16 @@ legacy_app = typer.Typer(
     rich_markup_mode=None,
 )
 delta_app.add_typer(legacy_app, name="legacy")
+
+
+def show(facts: dict[str, Any], as_json: bool, headline: str) -> None:
+    """As other verbs show them, but sums with the decimals that a checksum needs."""
+    show_facts(
+        facts if as_json else {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in facts.items()},
+        as_json,
+        headline,
+    )
+
 
 Layout = Annotated[str | None, typer.Option(help="fastchat, panda or alpaca; found out where left away.")]
 Dtype = Annotated[str | None, typer.Option(help="F16, BF16 or F32; else what the layout has.")]
@@ -43,7 +53,7 @@ def legacy_make(
             base, target, out, layout=check_layout(layout), dtype=dtype, torch_files=bin_, progress=shown
         )
     share = facts["lost"] / max(facts["values"], 1)
-    show_facts(facts, json_, f"Wrote {out}; {share:.3%} of the weights do not come back bit for bit")
+    show(facts, json_, f"Wrote {out}; {share:.3%} of the weights do not come back bit for bit")
 
 
 @legacy_app.command("apply")
@@ -80,7 +90,7 @@ def legacy_apply(
             expected_sum=expect_sum,
             progress=shown,
         )
-    show_facts(facts, json_, f"Wrote {out}" + ("; every hash matches" if facts["verified"] else ""))
+    show(facts, json_, f"Wrote {out}" + ("; every hash matches" if facts["verified"] else ""))
 
 
 @legacy_app.command("sum")
@@ -105,4 +115,4 @@ def legacy_sum(
             f"The weights of {model} add up to {facts['sum']}, not {expect}; compare the files' sha256, the sum cannot "
             "tell what is wrong."
         )
-    show_facts(facts, json_, f"{model}")
+    show(facts, json_, f"{model}")
