@@ -38,7 +38,7 @@ def panda(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["release", "nowhere", "a.b=c"], "a finished run takes no overrides"),
         (["release", "nowhere.yaml", "--data"], "nowhere.yaml does not exist."),
         (["release", "nowhere", "--data", "--ship", "delta"], "--ship is about the model"),
-        (["export", "nowhere", "out"], "nowhere is not a folder"),
+        (["export", "nowhere", "out"], "Model folder nowhere does not exist"),
         (["data", "buld"], "No such command 'buld'"),
         (["data", "build", "--corpus", "chinees"], "has no corpus 'chinees'. Did you mean 'chinese'?"),
         (["data", "audit"], "no corpus was built yet; run `panda data build` first"),

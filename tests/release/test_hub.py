@@ -86,3 +86,38 @@ def test_no_server_is_told(folder: Path) -> None:
 def test_names_that_are_no_repository(name: str) -> None:
     with pytest.raises(BadInput, match="OWNER/NAME"):
         check_repo(name)
+
+
+def test_modelscope_is_asked_through_its_own_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    calls: list[tuple[str, ...]] = []
+
+    class HubApi:
+        def repo_exists(self, repo_id: str, repo_type: str) -> bool:
+            return False
+
+        def create_repo(self, repo_id: str, repo_type: str, *, visibility: str) -> None:
+            calls.append(("create", repo_id, repo_type, visibility))
+
+        def upload_folder(self, repo_id: str, repo_type: str, folder_path: Path, **options: object) -> None:
+            if repo_id == "someone/refused":
+                raise RuntimeError("no such login\nmore")
+            calls.append(("upload", repo_id, repo_type, str(folder_path)))
+
+    module = types.ModuleType("modelscope_hub")
+    module.HubApi = HubApi  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "modelscope_hub", module)
+    check_repo("modelscope:someone/kite")
+    url = push_folder(folder, "modelscope:someone/kite", "data", private=True)
+    assert url == "https://modelscope.cn/datasets/someone/kite"
+    assert calls == [
+        ("create", "someone/kite", "dataset", "private"),
+        ("upload", "someone/kite", "dataset", str(folder)),
+    ]
+    with pytest.raises(PandaError, match=r"ModelScope refused .* \(no such login\)"):
+        push_folder(folder, "modelscope:someone/refused", "model")
+    monkeypatch.setitem(sys.modules, "modelscope_hub", None)
+    with pytest.raises(BadInput, match="pip install modelscope-hub"):
+        push_folder(folder, "modelscope:someone/kite", "model")

@@ -23,7 +23,9 @@ def release(
     ] = None,
     author: Annotated[list[str] | None, typer.Option(help="for CITATION.cff; may be given several times")] = None,
     gguf: Annotated[str | None, typer.Option(metavar="TYPE", help="Also a GGUF file: f32, f16, bf16 or q8_0.")] = None,
-    push: Annotated[str | None, typer.Option(metavar="REPO", help="Upload it, such as my-name/my-model.")] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="REPO", help="Upload it to OWNER/NAME, or modelscope:OWNER/NAME.")
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     json_: AsJson = False,
     quiet: Quiet = False,
@@ -81,7 +83,9 @@ def release(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model folder, such as RUN/models/instruct")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a model folder, such as RUN/models/instruct, or hub id")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write; must not exist")],
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored if left out")] = None,
     gguf: Annotated[
@@ -98,8 +102,9 @@ def export(
     Example: panda export runs/microworld-seed42/models/instruct my-model
     """
     from pandallm.release.export import export_model
+    from pandallm.release.fetch import locate
     from pandallm.terminal import progress
 
     with progress(quiet) as shown:
-        facts = export_model(model, out, dtype=dtype, gguf=gguf, converter=converter, progress=shown)
+        facts = export_model(locate(model, "Model"), out, dtype=dtype, gguf=gguf, converter=converter, progress=shown)
     show_facts(facts, json_, f"Wrote {out}")

@@ -108,7 +108,7 @@ def verify(
         typer.Argument(metavar="RUN", help="a run folder, a release, or a folder of panda eval --out or panda compare"),
     ],
     base: Annotated[
-        Path | None, typer.Option(help="of a release that holds a delta: the base's folder, to apply it")
+        str | None, typer.Option(help="of a release that holds a delta: the base's folder or hub id, to apply it")
     ] = None,
     json_: AsJson = False,
 ) -> None:
@@ -121,10 +121,11 @@ def verify(
     from pandallm.pipeline.verify_release import is_release, verify_release
 
     if is_release(folder):
+        from pandallm.release.fetch import locate
         from pandallm.terminal import progress
 
         with progress() as shown:
-            facts = verify_release(folder, base, shown)
+            facts = verify_release(folder, locate(base, "Base") if base else None, shown)
         if json_:
             print(json.dumps(facts, ensure_ascii=False))
         else:

@@ -1,4 +1,4 @@
-"""Uploading a folder to the Hugging Face hub, or to a server that speaks its protocol (`HF_ENDPOINT`)."""
+"""Uploading a folder to the Hugging Face hub, or to a server that speaks its protocol (`HF_ENDPOINT`), or to ModelScope."""
 
 import re
 from collections.abc import Iterator
@@ -13,9 +13,12 @@ from pandallm.release.bundle import check_sums, read_release
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
+_MODELSCOPE = "modelscope:"
+
 
 def check_repo(repo: str) -> None:
-    """BadInput where `repo` is no `owner/name`."""
+    """BadInput where `repo` is no `owner/name` (with `modelscope:` before it for that hub)."""
+    repo = repo.removeprefix(_MODELSCOPE)
     if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
         raise BadInput(f"--push {repo}: write the repository as OWNER/NAME, such as my-name/my-model.")
 
@@ -45,7 +48,7 @@ def push_folder(
 ) -> str:
     """Upload a release folder in one commit; returns the commit's address.
 
-    kind: model or data. endpoint, token: of another server, else HF_ENDPOINT and the login of `hf auth login` (or HF_TOKEN).
+    repo: `owner/name`, or `modelscope:owner/name`. kind: model or data. endpoint, token: of another server, else HF_ENDPOINT and the login of `hf auth login` (or HF_TOKEN).
     The folder's sums are checked first. Files of the repository that the release lacks stay there.
 
     Raises BadInput for a missing login or no right to write, PandaError where the server cannot be reached or says no.
@@ -55,6 +58,8 @@ def push_folder(
     read_release(folder)
     check_sums(folder, progress)
     repo_type = "dataset" if kind == "data" else "model"
+    if repo.startswith(_MODELSCOPE):
+        return _push_modelscope(folder, repo.removeprefix(_MODELSCOPE), repo_type, private, progress)
     api = HfApi(endpoint=endpoint, token=token)
     server = api.endpoint
     try:
@@ -101,3 +106,26 @@ def push_folder(
             f"{server} could not be reached ({first_line(e)}); push again with `panda release {folder} --push {repo}`."
         ) from None
     return str(getattr(done, "commit_url", done))
+
+
+def _push_modelscope(folder: Path, repo: str, repo_type: str, private: bool, progress: Progress) -> str:
+    try:
+        from modelscope_hub import HubApi  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise BadInput(
+            f"--push modelscope:{repo} needs the package modelscope-hub: `pip install modelscope-hub`."
+        ) from None
+    api: Any = HubApi()
+    try:
+        if not api.repo_exists(repo, repo_type):
+            api.create_repo(repo, repo_type, visibility="private" if private else "public")
+        progress.say(f"Uploading to ModelScope: {repo} …")
+        api.upload_folder(
+            repo, repo_type, folder, commit_message="Release made with pandallm", ignore_patterns=[".*", "*/.*"]
+        )
+    except Exception as e:  # its errors differ from version to version
+        raise PandaError(
+            f"ModelScope refused the upload of {folder} to {repo} ({first_line(e)}): check your login there, then push again with "
+            f"`panda release {folder} --push modelscope:{repo}`."
+        ) from None
+    return f"https://modelscope.cn/{'datasets' if repo_type == 'dataset' else 'models'}/{repo}"
