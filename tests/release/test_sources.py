@@ -1,7 +1,9 @@
 """Deltas of models in other shapes: PyTorch files, renamed tensors, LoRA adapters."""
 
 import json
+import random
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from pandallm.errors import BadInput
 from pandallm.release.delta import apply_delta, inspect_delta, make_delta, verify_delta
 from pandallm.release.merge import merge_adapter
+from pandallm.release.torch_files import read_torch_file
 from tests.release.release_helpers import files, save_llama
 
 
@@ -147,6 +150,30 @@ def test_damaged_torch_files(base: Path, tmp_path: Path) -> None:
         path.write_bytes(bad)
         with pytest.raises(BadInput, match="cannot be read without running code"):
             make_delta(base, folder, tmp_path / "out")
+
+
+def test_torch_files_changed_by_chance_are_refused_or_read_within_the_file(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "x.bin"
+    torch.save({f"w{i}": torch.randn(3, 4) for i in range(3)}, path)
+    good, draw = path.read_bytes(), random.Random(0)
+    outcomes = Counter[str]()
+    for _ in range(600):
+        data = bytearray(good)
+        for _ in range(draw.choice([1, 1, 2, 5])):
+            at, way = draw.randrange(len(data)), draw.randrange(3)
+            data[at : at + (0, 1, 10)[way]] = draw.randbytes((2, 1, 0)[way])
+        path.write_bytes(data)
+        try:
+            found = read_torch_file(path)
+        except BadInput:
+            outcomes["refused"] += 1
+            continue
+        outcomes["read"] += 1
+        assert all(0 <= offset <= offset + size <= len(data) for _, _, offset, size in found.values())
+    assert outcomes["refused"] > 300
+    assert outcomes["read"] > 10
 
 
 def test_shared_storage_of_tied_tensors(base: Path, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ them; anything else in it is refused, as with `torch.load(weights_only=True)`.
 """
 
 import collections
+import errno
 import io
 import pickle
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +26,12 @@ _STORAGES = {
     "BoolStorage": "BOOL",
 }  # fmt: skip
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+#: What reading a damaged archive or pickle raises, besides their own errors.
+_DAMAGE = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, MemoryError, RecursionError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,11 @@ def read_torch_file(path: Path) -> dict[str, tuple[str, tuple[int, ...], int, in
                 tensors[name] = (view.storage.dtype, view.shape, start, count * item)
     except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, NotImplementedError) as e:
         refuse(str(e) or "it ends too early")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error, MemoryError, RecursionError):
+    except OSError as e:
+        if e.errno != errno.EINVAL:  # a place before the file's start
+            raise
+        refuse("it is damaged")
+    except _DAMAGE:
         refuse("it is damaged")
     if not tensors:
         refuse("it holds no tensors")
