@@ -76,6 +76,19 @@ def test_verify_counts_the_rows(released: Path, tmp_path: Path) -> None:
         verify_release(changed)
 
 
+def test_a_corpus_that_leads_out_of_the_folder_is_refused(released: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    changed = Path(shutil.copytree(released, tmp_path / "changed"))
+    release = json.loads((changed / "release.json").read_text())
+    release |= {"published": {"../out": {}}, "pages_version": 0}
+    (changed / "release.json").write_text(json.dumps(release))
+    write_sums(changed)
+    with pytest.raises(PandaError, match="names the corpus"):
+        verify_release(changed)
+
+
 def test_a_store_that_is_gone_is_told(run: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -144,6 +144,21 @@ def test_other_weights_are_found_even_with_new_sums(weights: Path, run: Path, tm
         verify_release(changed)
 
 
+@pytest.mark.parametrize(
+    "broken", [{"base": None}, {"ship": None}, {"weights_root": None}, {"authors": 3}, {"kind": "data"}]
+)
+def test_a_release_json_that_lies_is_an_error_in_a_sentence(
+    weights: Path, tmp_path: Path, broken: dict[str, object]
+) -> None:
+    changed = copy(weights, tmp_path / "changed")
+    release = json.loads((changed / "release.json").read_text())
+    (changed / "release.json").write_text(json.dumps(release | broken))
+    write_sums(changed)
+    with pytest.raises(PandaError) as e:
+        verify_release(changed)
+    assert "\n" not in str(e.value)
+
+
 def test_a_closed_base_gives_a_delta_and_no_weights(tmp_path: Path) -> None:
     run = finished_run(tmp_path, base={"model": "huggyllama/llama-7b"})
     facts = release_run(run, tmp_path / "out")

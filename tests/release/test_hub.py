@@ -25,7 +25,7 @@ def _online(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     out = tmp_path / "release"
-    write_json(out / "release.json", {"format": "panda-release", "version": 1, "kind": "model"})
+    write_json(out / "release.json", {"format": "panda-release", "version": 1, "kind": "data"})
     (out / "README.md").write_text("# 风筝\n")
     (out / "panda_delta-00001-of-00001.safetensors").write_bytes(bytes(range(256)) * 50)
     (out / "run").mkdir()

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from pandallm.errors import BadInput, PandaError
+from pandallm.model.folder import first_line
 from pandallm.pipeline.verify import compare
 from pandallm.progress import SILENT, Progress
 from pandallm.release.bundle import PAGES_VERSION, RELEASE, RUN, check_sums, pages, read_recipe, read_release
+from pandallm.release.weights import is_plain_name
 from pandallm.store import read_json, read_jsonl
 
 
@@ -21,11 +23,21 @@ def verify_release(folder: Path, base: Path | None = None, progress: Progress = 
     base: the base's folder; with it a delta is applied (nothing is written) and every hash compared.
 
     Returns {"kind", "files" (with right sums), "pages" (written again, equal), "numbers", "rows" (scores rebuilt from
-    so many rows), "delta": what was done about it, "checked": [sentences]}.
+    so many rows; of data: rows counted), "checked": [sentences]}.
     Raises BadInput where `folder` is no release, PandaError with the first thing that is not as it should be.
     """
     release = read_release(folder)
     files = check_sums(folder, progress)
+    try:
+        return _verify(folder, release, files, base, progress)
+    except (KeyError, TypeError, AttributeError, ValueError) as e:  # of pydantic and pyarrow too
+        said = f"{type(e).__name__}: {first_line(e)}"
+        raise PandaError(
+            f"{folder} is not sound: {RELEASE} or a file below {RUN}/ cannot be read ({said}); get it again."
+        ) from e
+
+
+def _verify(folder: Path, release: dict[str, Any], files: int, base: Path | None, progress: Progress) -> dict[str, Any]:
     checked = [f"{files} files have the sha256 of SHA256SUMS."]
     numbers = rows = written = 0
     if release.get("pages_version") == PAGES_VERSION:
@@ -102,7 +114,9 @@ def _check_delta(folder: Path, release: dict[str, Any], base: Path | None, progr
         if facts[name] != release["delta"][name]:
             raise PandaError(f"The delta's {name} is not the one that release.json names; get the release again.")
     if base is None:
-        return "The delta was not applied; name the base's folder with --base."
+        of = release["base"]
+        known = f", {of['hub_id']}{'@' + of['revision'] if of.get('revision') else ''}" if of.get("hub_id") else ""
+        return f"The delta was not applied; name the base{known} with --base."
     work = Application(base, folder)
     work.check(progress)
     with progress.task("apply delta", work.manifest.target_bytes / 1e6, "MB") as task:
@@ -130,6 +144,8 @@ def _check_rows(folder: Path, release: dict[str, Any]) -> int:
 
     total = 0
     for corpus, found in release["published"].items():
+        if not is_plain_name(corpus):
+            raise PandaError(f"{folder / RELEASE} names the corpus {corpus!r}, which cannot be; do not use it.")
         ledger = read_json(folder / RUN / "ledgers" / f"{corpus}.json")
         for part, fate in (("examples", "kept"), ("held_out", "held_out")):
             counts: dict[str, int] = {}

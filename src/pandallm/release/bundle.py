@@ -39,6 +39,11 @@ def read_release(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{path} is not the {RELEASE} of a release folder.")
     if release.get("version") != 1:
         raise BadInput(f"{path} has version {release.get('version')!r}; this pandallm reads 1, so update pandallm.")
+    if release.get("kind") != "data" and (release.get("kind"), release.get("ship")) not in (
+        ("model", "weights"),
+        ("model", "delta"),
+    ):
+        raise BadInput(f"{path} says neither model nor data, or neither weights nor delta; get the release again.")
     return release
 
 
