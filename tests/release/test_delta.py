@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -330,6 +331,25 @@ def test_full_disk_keeps_what_is_done(base: Path, target: Path, delta: Path, tmp
     assert files(tmp_path / "out") == files(target)
     assert calls < -100 + 20  # the tensors that were finished were not decoded again
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_disk_space_is_looked_at_first(base: Path, target: Path, delta: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    free = 1000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    for call in (
+        lambda: apply_delta(base, delta, tmp_path / "out"),
+        lambda: make_delta(base, target, tmp_path / "out"),
+    ):
+        with pytest.raises(PandaError, match=r"Not enough disk at .*: need 0\.\d MB, have 0\.0 MB"):
+            call()
+    assert not list(tmp_path.iterdir())
+    part = tmp_path / "out.part"  # what is there already need not fit once more
+    part.mkdir()
+    (part / container._MARK).write_text(container_identity(base, delta))
+    (part / "model.safetensors").write_bytes(files(target)["model.safetensors"])
+    free = 100_000
+    apply_delta(base, delta, tmp_path / "out")
+    assert files(tmp_path / "out") == files(target)
 
 
 @pytest.mark.parametrize("after", [1, 5, 12, 19])

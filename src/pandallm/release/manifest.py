@@ -12,7 +12,8 @@ from pandallm.spec import Spec
 from pandallm.store import canonical_json, digest_json, read_json
 
 MANIFEST = "panda_delta.json"
-_MAX_MANIFEST_BYTES = 512_000_000
+#: A model of 100 GB has about 4 MB.
+_MAX_MANIFEST_BYTES = 64_000_000
 #: A chunk that does not compress is longer than its elements by no more than this.
 _BLOB_SLACK = 1 << 16
 
