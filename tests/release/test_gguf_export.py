@@ -1,12 +1,20 @@
 """GGUF through a converter: what it is asked, what becomes of its failures. The real converter is tried where it is installed."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from pandallm.errors import BadInput, PandaError
-from pandallm.release.gguf_export import COMMAND, check_type, export_gguf, find_converter
+from pandallm.release.gguf_export import (
+    COMMAND,
+    check_tokenizer,
+    check_type,
+    export_gguf,
+    find_converter,
+    without_spare_rows,
+)
 
 
 def converter(folder: Path, body: str) -> Path:
@@ -48,6 +56,38 @@ def test_no_converter_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         find_converter(tmp_path / "nowhere.py")
     with pytest.raises(BadInput, match="f32, f16, bf16, q8_0"):
         check_type("q4_k_m")
+
+
+def test_rows_without_a_token_are_left_out(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from tests.release.test_export import small_model
+
+    model = small_model(tmp_path / "model", vocab_size=400)
+    tokens = 1 + max(json.loads((model / "tokenizer.json").read_text())["model"]["vocab"].values())
+    tokens = max(tokens, *(1 + t["id"] for t in json.loads((model / "tokenizer.json").read_text())["added_tokens"]))
+    assert tokens < 400
+    cut = without_spare_rows(model, tmp_path / "cut")
+    before, after = load_file(model / "model.safetensors"), load_file(cut / "model.safetensors")
+    rows = "model.embed_tokens.weight"
+    assert torch.equal(after.pop(rows), before.pop(rows)[:tokens])
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert json.loads((cut / "config.json").read_text())["vocab_size"] == tokens
+    assert (cut / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    assert without_spare_rows(cut, tmp_path / "again") == cut
+
+
+def test_byte_fallback_without_sentencepiece_is_refused(tmp_path: Path) -> None:
+    from tests.data.small_tokenizers import byte_level, sentencepiece
+
+    check_tokenizer(sentencepiece(tmp_path / "sentencepiece"))
+    check_tokenizer(byte_level(tmp_path / "byte_level"))
+    path = tmp_path / "sentencepiece" / "tokenizer.json"
+    read = json.loads(path.read_text())
+    path.write_text(json.dumps(read | {"normalizer": None, "pre_tokenizer": None}))
+    with pytest.raises(BadInput, match="would read text as other tokens"):
+        check_tokenizer(tmp_path / "sentencepiece")
 
 
 @pytest.mark.skipif(shutil.which(COMMAND) is None, reason=f"{COMMAND} is not installed")

@@ -127,7 +127,7 @@ def release_run(
     if gguf and decided.what == "delta":
         raise BadInput(f"--gguf: a GGUF file holds all weights, but a delta is published. {decided.why}")
     files = sorted(p for p in target.iterdir() if p.is_file() and not p.name.startswith("."))
-    check_disk(out, sum(p.stat().st_size for p in files) * (2 if gguf else 1) + 100_000_000)
+    check_disk(out, sum(p.stat().st_size for p in files) * (3 if gguf else 1) + 100_000_000)
     with staged(out, canonical_json({"release": str(folder.absolute()), "at": time.time()})) as part:
         copy_run(run, part / RUN)
         facts: dict[str, Any] = {"tokenizer": _ship_tokenizer(base, target, part, decided.what)}

@@ -17,7 +17,7 @@ from pandallm.model.folder import (
 )
 from pandallm.progress import SILENT, Progress
 from pandallm.release.container import check_disk, refuse_existing, staged
-from pandallm.release.gguf_export import check_type, export_gguf, find_converter
+from pandallm.release.gguf_export import check_tokenizer, check_type, export_gguf, find_converter
 from pandallm.store import canonical_json
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -51,9 +51,10 @@ def export_model(
         raise BadInput(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}.")
     if gguf:
         check_type(gguf)
+        check_tokenizer(model)
         find_converter(converter)
     files = sorted({p for pattern in MODEL_FILES for p in model.glob(pattern) if p.is_file()})
-    check_disk(out, sum(p.stat().st_size for p in files) * (2 if gguf else 1))
+    check_disk(out, sum(p.stat().st_size for p in files) * (3 if gguf else 1))
     with staged(out, canonical_json({"export": str(model.absolute()), "at": time.time()})) as part:
         if dtype is None:
             for path in files:
