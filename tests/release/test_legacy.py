@@ -274,6 +274,19 @@ def test_tied_models_of_fastchat_and_alpaca_come_back(models: Path, tmp_path: Pa
     assert torch.equal(both["lm_head.weight"], out[name])
 
 
+def test_how_a_tied_matrix_counts_can_be_said(models: Path, tmp_path: Path) -> None:
+    import torch
+
+    base, target = load(models / "tied-base"), load(models / "tied-target")
+    name = "model.embed_tokens.weight"
+    delta = fastchat_make(base, target)
+    folder = save(delta, models / "tied-target", tmp_path / "delta")
+    assert apply_legacy(models / "tied-base", folder, tmp_path / "once")["tied"] == "once"
+    assert torch.equal(load(tmp_path / "once")[name], base[name] + delta[name])
+    apply_legacy(models / "tied-base", folder, tmp_path / "half", tied="half")
+    assert torch.equal(load(tmp_path / "half")[name], (base[name].float() + 2 * delta[name].float()).half())
+
+
 @pytest.mark.parametrize("layout", ["fastchat", "panda", "alpaca"])
 def test_tied_models_made_here_come_back_from_here_and_from_the_scripts(
     models: Path, tmp_path: Path, layout: Any
@@ -361,6 +374,8 @@ def test_rotary_buffers_and_integers(models: Path, tmp_path: Path) -> None:
     assert torch.equal(out[rotary], torch.arange(4.0))
     assert out["model.counts"].tolist() == [2, -(2**63)]
     assert out["model.mask"].all()
+    apply_legacy(old, folder, tmp_path / "wide", dtype="BF16")
+    assert load(tmp_path / "wide")[rotary].dtype == torch.float32
     new = save(base | more, models / "base", tmp_path / "new")
     facts = apply_legacy(new, folder, tmp_path / "out2")
     assert facts["left_out"] == [rotary]

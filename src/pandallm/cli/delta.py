@@ -11,12 +11,12 @@ from pandallm.errors import BadInput, PandaError
 delta_app = typer.Typer(help="Weight deltas that come back bit for bit.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(delta_app, name="delta")
 
-_FOLDER = "folder, hub id owner/name[@revision], or modelscope:owner/name"
-Base = Annotated[str, typer.Argument(metavar="BASE", help=f"the base model: {_FOLDER}")]
+FOLDER = "folder, hub id owner/name[@revision], or modelscope:owner/name"
+Base = Annotated[str, typer.Argument(metavar="BASE", help=f"the base model: {FOLDER}")]
 Target = Annotated[
-    str, typer.Argument(metavar="TARGET", help=f"the tuned model, or a LoRA adapter of the base: {_FOLDER}")
+    str, typer.Argument(metavar="TARGET", help=f"the tuned model, or a LoRA adapter of the base: {FOLDER}")
 ]
-Delta = Annotated[str, typer.Argument(metavar="DELTA", help=f"what `panda delta make` wrote: {_FOLDER}")]
+Delta = Annotated[str, typer.Argument(metavar="DELTA", help=f"what `panda delta make` wrote: {FOLDER}")]
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write; it must not exist")]
 

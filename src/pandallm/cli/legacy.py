@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pandallm.cli.app import AsJson, Quiet, show_facts
-from pandallm.cli.delta import delta_app
+from pandallm.cli.delta import FOLDER, Base, Out, Target, delta_app
 from pandallm.errors import BadInput, PandaError
 
 legacy_app = typer.Typer(
@@ -26,15 +26,26 @@ def show(facts: dict[str, Any], as_json: bool, headline: str) -> None:
     )
 
 
+def located(**names: str) -> list[Path]:
+    """Folders of models that are named as folders or hub ids."""
+    from pandallm.release.fetch import locate
+    from pandallm.release.stream import keep_freed_memory
+
+    keep_freed_memory()
+    return [locate(name, role.capitalize()) for role, name in names.items()]
+
+
 Layout = Annotated[str | None, typer.Option(help="fastchat, panda or alpaca; found out where left away.")]
+LegacyDelta = Annotated[str, typer.Argument(metavar="DELTA", help=f"a legacy delta: {FOLDER}")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=f"a model: {FOLDER}")]
 Dtype = Annotated[str | None, typer.Option(help="F16, BF16 or F32; else what the layout has.")]
 
 
 @legacy_app.command("make")
 def legacy_make(
-    base: Path,
-    target: Path,
-    out: Path,
+    base: Base,
+    target: Target,
+    out: Out,
     layout: Annotated[str, typer.Option(help="fastchat, panda or alpaca.")] = "panda",
     dtype: Dtype = None,
     bin_: Annotated[bool, typer.Option("--bin", help="Write pytorch_model-*.bin instead of safetensors.")] = False,
@@ -45,12 +56,15 @@ def legacy_make(
 
     Example: panda delta legacy make base-folder tuned-folder delta-folder --layout fastchat
     """
+    from pandallm.release.container import refuse_existing
     from pandallm.release.legacy import check_layout, make_legacy
     from pandallm.terminal import progress
 
+    refuse_existing(out)
+    base_folder, target_folder = located(base=base, target=target)
     with progress(quiet) as shown:
         facts = make_legacy(
-            base, target, out, layout=check_layout(layout), dtype=dtype, torch_files=bin_, progress=shown
+            base_folder, target_folder, out, layout=check_layout(layout), dtype=dtype, torch_files=bin_, progress=shown
         )
     share = facts["lost"] / max(facts["values"], 1)
     show(facts, json_, f"Wrote {out}; {share:.3%} of the weights do not come back bit for bit")
@@ -58,9 +72,9 @@ def legacy_make(
 
 @legacy_app.command("apply")
 def legacy_apply(
-    base: Path,
-    delta: Path,
-    out: Path,
+    base: Base,
+    delta: LegacyDelta,
+    out: Out,
     layout: Layout = None,
     tied: Annotated[str | None, typer.Option(help="once, twice or half; for tied embeddings.")] = None,
     dtype: Dtype = None,
@@ -70,8 +84,9 @@ def legacy_apply(
 ) -> None:
     """Add a legacy delta to its base: in float32, rounded once, tensor by tensor.
 
-    Example: panda delta legacy apply llama-7b vicuna-7b-delta-v1.1 vicuna-7b
+    Example: panda delta legacy apply llama-7b lmsys/vicuna-7b-delta-v1.1 vicuna-7b
     """
+    from pandallm.release.container import refuse_existing
     from pandallm.release.legacy import apply_legacy, check_layout
     from pandallm.release.legacy_rules import TIED
     from pandallm.terminal import progress
@@ -79,10 +94,12 @@ def legacy_apply(
     treated = next((t for t in TIED if t == tied), None)
     if tied is not None and treated is None:
         raise BadInput(f"--tied {tied} is unknown; give one of {', '.join(TIED)}.")
+    refuse_existing(out)
+    base_folder, delta_folder = located(base=base, delta=delta)
     with progress(quiet) as shown:
         facts = apply_legacy(
-            base,
-            delta,
+            base_folder,
+            delta_folder,
             out,
             layout=None if layout is None else check_layout(layout),
             tied=treated,
@@ -95,7 +112,7 @@ def legacy_apply(
 
 @legacy_app.command("sum")
 def legacy_sum(
-    model: Path,
+    model: Model,
     expect: Annotated[float | None, typer.Option(help="What it must be, e.g. 50637.1836 for Alpaca-7B.")] = None,
     tolerance: Annotated[float, typer.Option(help="How far off it may be.")] = 1e-2,
     json_: AsJson = False,
@@ -108,8 +125,9 @@ def legacy_sum(
     from pandallm.release.alpaca import sum_facts, weight_sum
     from pandallm.terminal import progress
 
+    (folder,) = located(model=model)
     with progress(quiet) as shown:
-        facts = sum_facts(weight_sum(model, progress=shown), expect, tolerance)
+        facts = sum_facts(weight_sum(folder, progress=shown), expect, tolerance)
     if facts.get("verdict") == "different":
         raise PandaError(
             f"The weights of {model} add up to {facts['sum']}, not {expect}; compare the files' sha256, the sum cannot "

@@ -160,7 +160,7 @@ def apply_legacy(
         _copy_others(delta_folder, part, dtype)
         _unchanged([base_folder, delta_folder], stamps)
     verified = note is not None and check and dtype is None
-    if not verified:
+    if not verified and "verdict" not in facts:
         progress.say("Nothing says what the result should be; a wrong base would go unnoticed. Try the model.")
     return work.facts(out, found.layout, found.tied, left_out) | {"verified": verified} | facts
 

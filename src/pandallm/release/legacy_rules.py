@@ -200,7 +200,8 @@ def plan(
             if tensor.name.endswith(ROTARY) and reference is None:
                 left_out.append(tensor.name)
                 continue
-            out = dtype if dtype is not None and tensor.dtype in FLOATS else tensor.dtype
+            kept = tensor.dtype not in FLOATS or tensor.name.endswith(ROTARY)
+            out = tensor.dtype if kept or dtype is None else dtype
             if is_whole(tensor.name, layout) or tensor.dtype == "BOOL":
                 terms.append(Term(tensor, None, None, (1, 1), _NONE, out))
                 continue
