@@ -361,6 +361,48 @@ def test_damaged_deltas_and_notes_are_refused(models: Path, tmp_path: Path) -> N
             apply_legacy(models / "base", tmp_path / "d", tmp_path / "out")
 
 
+def test_mutated_deltas_are_refused_or_applied_and_never_crash(models: Path, tmp_path: Path) -> None:
+    from random import Random
+
+    make_legacy(models / "base", models / "target", tmp_path / "d", layout="fastchat", torch_files=True)
+    names = sorted(p.name for p in (tmp_path / "d").iterdir() if p.name.startswith(("p", "config")))
+    random, refused = Random(1), 0
+    for i in range(60):
+        folder = Path(shutil.copytree(tmp_path / "d", tmp_path / f"d{i}"))
+        path = folder / random.choice(names)
+        data = bytearray(path.read_bytes())
+        head = min(len(data), 4096)
+        for _ in range(random.choice((1, 8))):
+            data[random.randrange(head)] = random.randrange(256)
+        path.write_bytes(data[: random.choice((len(data), len(data), random.randrange(len(data))))])
+        if i % 2:
+            (folder / "panda_legacy.json").unlink(missing_ok=True)
+        try:
+            apply_legacy(models / "base", folder, tmp_path / f"out{i}")
+        except BadInput:
+            refused += 1
+            assert not (tmp_path / f"out{i}").exists()
+        shutil.rmtree(folder)
+    assert refused > 20
+
+
+def test_odd_shapes_are_refused(models: Path, tmp_path: Path) -> None:
+    import torch
+
+    base, target = load(models / "base"), load(models / "target")
+    name = "model.embed_tokens.weight"
+    for i, odd in enumerate((torch.zeros(()), torch.zeros(96), torch.zeros(0, 32), torch.zeros(96, 0))):
+        delta = fastchat_make(base, target) | {name: odd.half()}
+        folder = save(delta, models / "target", tmp_path / f"d{i}")
+        for layout in ("fastchat", "alpaca", None):
+            try:
+                apply_legacy(models / "base", folder, tmp_path / f"out{i}{layout}", layout=layout)
+            except BadInput as e:
+                assert "embed_tokens" in str(e) or "layout" in str(e)  # noqa: PT017
+            else:
+                assert odd.shape == (0, 32)
+
+
 def test_rotary_buffers_and_integers(models: Path, tmp_path: Path) -> None:
     import torch
 

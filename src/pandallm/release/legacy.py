@@ -6,6 +6,7 @@ to ship a model bit for bit; this is for deltas that exist, and for people who o
 
 import json
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -67,7 +68,7 @@ def make_legacy(
     tied = _TIED[layout] if is_tied(target_folder, base_folder) else None
     terms, left_out = plan(target_folder, base_folder, layout, tied, dtype, making=True)
     work = _Work(target_folder, terms, stored, torch_files)
-    check_disk(out, work.bytes)
+    check_disk(out, work.bytes + _others_bytes(target_folder))
     stamps = [base_folder.stamp(), target_folder.stamp()]
     identity = canonical_json({"legacy make": [*stamps, layout, dtype, torch_files, __version__]})
     with staged(out, identity) as part, progress.task("legacy delta", work.bytes / 1e6, "MB") as task:
@@ -122,7 +123,7 @@ def apply_legacy(
     for term in terms:
         if term.base is None and term.other.name in base_folder.tensors:
             had = base_folder.tensors[term.other.name]
-            if had.shape != term.other.shape:
+            if had.shape != term.other.shape and had.shape and term.other.shape:
                 progress.say(
                     f"Vocabulary differs: base {had.shape[0]}, target {term.other.shape[0]}. "
                     f"The delta stores {term.other.name!r} whole; using it as is."
@@ -135,7 +136,7 @@ def apply_legacy(
     if left_out:
         progress.say(f"Left out: {len(left_out)} rotary buffers that the base lacks; every model computes them.")
     work = _Work(delta_folder, terms, restored, False)
-    check_disk(out, work.bytes)
+    check_disk(out, work.bytes + _others_bytes(delta_folder))
     check = note is not None and found.layout == note.layout and found.tied == note.tied
     if note is not None:
         check_base(note, base_folder, progress)
@@ -144,7 +145,8 @@ def apply_legacy(
     with staged(out, identity) as part, progress.task("legacy apply", work.bytes / 1e6, "MB") as task:
         work.write(part, task.advance)
         if check and note is not None and dtype is None:
-            wrong = [n for n, digest in note.result.items() if work.results.get(n) != digest]
+            names = sorted(note.result.keys() | work.results.keys())
+            wrong = [n for n in names if work.results.get(n) != note.result.get(n)]
             if wrong:
                 raise BadInput(
                     f"Delta {delta} is damaged: tensor {wrong[0]!r} does not come out as {NOTE} says. Get it again. "
@@ -267,11 +269,15 @@ def _copy_others(source: ModelFolder, out: Path, dtype: str | None) -> None:
     for name, path in source.others.items():
         if name in (INDEX, TORCH_INDEX, NOTE):
             continue
-        data = path.read_bytes()
-        if name == "config.json" and dtype is not None:
-            data = _with_dtype(data, dtype)
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_bytes(data)
+        if name == "config.json" and dtype is not None:
+            (out / name).write_bytes(_with_dtype(path.read_bytes(), dtype))
+        else:
+            shutil.copyfile(path, out / name)
+
+
+def _others_bytes(source: ModelFolder) -> int:
+    return sum(path.stat().st_size for path in source.others.values())
 
 
 def _with_dtype(config: bytes, dtype: str) -> bytes:

@@ -60,7 +60,12 @@ def find_layout(
         return Found(layout, (tied or "once") if is_one and layout != "panda" else None, [])
     embedding = find(delta, EMBEDDINGS)
     reference = base.tensors.get(embedding.name) if embedding is not None else None
-    comparable = embedding is not None and reference is not None and embedding.shape[1:] == reference.shape[1:]
+    comparable = (
+        embedding is not None
+        and reference is not None
+        and len(embedding.shape) == 2
+        and embedding.shape[1:] == reference.shape[1:]
+    )
     if (
         embedding is None
         or reference is None

@@ -117,6 +117,8 @@ def stored(term: Term, first: int, count: int) -> tuple[bytes, bytes, int]:
 def mean_row(tensor: Tensor) -> F32:
     """Mean of a matrix's rows, added in float64 and rounded to float32: the row that Alpaca's script gives a new token."""
     width = prod(tensor.shape[1:])
+    if not tensor.count:
+        return np.zeros(width, np.float32)
     rows = max(1, CHUNK // width)
     total = np.zeros(width)
     for first in range(0, tensor.shape[0], rows):
@@ -213,7 +215,7 @@ def plan(
                 )
             _check(tensor, reference)
             matrix = tensor.name.endswith(EMBEDDINGS + HEADS)
-            grown = matrix and layout == "alpaca" and tensor.shape[0] > reference.shape[0]
+            grown = matrix and layout == "alpaca" and tensor.count > reference.count
             first_as = (out if making else tensor.dtype) if layout == "fastchat" else None
             terms.append(
                 Term(
