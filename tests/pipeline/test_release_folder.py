@@ -9,7 +9,8 @@ import yaml
 from pandallm.errors import BadInput, PandaError
 from pandallm.pipeline.release_folder import release_run, without_paths
 from pandallm.pipeline.verify_release import is_release, verify_release
-from pandallm.release.bundle import write_sums
+from pandallm.release.bundle import PAGES_VERSION, write_sums
+from pandallm.store import digest_bytes
 from tests.release.finished_run import SECRET, finished_run
 from tests.release.release_helpers import files
 
@@ -202,3 +203,11 @@ def test_paths_lose_all_but_their_names() -> None:
     assert without_paths(paths) == {
         "a": [".../z.json", ".../e", "relative/f"], "b": "folder: .../y, 3", "c": 1, "d": "http://h/i/j",
     }  # fmt: skip
+
+
+def test_pages_are_written_as_their_version_says(weights: Path) -> None:
+    text = "".join((weights / name).read_text() for name in ("README.md", "DATA.md", "CITATION.cff"))
+    digest = digest_bytes(text.encode())
+    assert (PAGES_VERSION, digest[:16]) == (1, "d7f3135c21f27fd9"), (
+        "pages changed: raise PAGES_VERSION in release/bundle.py"
+    )
