@@ -324,10 +324,11 @@ def _quality(record: Mapping[str, Any], name: str) -> float | None:
 
 def _passed(batch: _Rows, start: int) -> "pa.RecordBatch":
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     texts = pa.array(batch.texts, pa.string())
     offsets = np.concatenate([[0], np.cumsum(np.array(batch.turns, np.int32))]).astype(np.int32)
-    ends = np.concatenate([[0], np.cumsum(pa.compute.binary_length(texts).to_numpy(zero_copy_only=False))])
+    ends = np.concatenate([[0], np.cumsum(pc.binary_length(texts).to_numpy(zero_copy_only=False))])
     struct = pa.StructArray.from_arrays([texts, pa.array(batch.trains, pa.bool_())], names=["text", "train"])
     places = np.array(batch.places, np.int64).reshape(-1, 3)
     return pa.record_batch(
@@ -347,9 +348,10 @@ def _passed(batch: _Rows, start: int) -> "pa.RecordBatch":
 
 def _dropped(batch: _Rows, start: int) -> "pa.RecordBatch":
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     schema = dropped_schema()
     columns = zip(*batch.dropped, strict=True) if batch.dropped else [()] * len(schema)
     arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
-    arrays[0] = pa.compute.add(arrays[0], start)
+    arrays[0] = pc.add(arrays[0], start)
     return pa.record_batch(arrays, schema=schema)

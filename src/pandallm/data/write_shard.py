@@ -190,10 +190,11 @@ def _batches(folder: Path) -> Iterator[tuple["pa.RecordBatch", "pa.RecordBatch",
 
 def _examples(batch: "pa.RecordBatch", ids: "pa.StringArray", rows: slice, source: str) -> "pa.RecordBatch":
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     schema = example_schema()
     columns = {
-        "id": ids.take(pa.compute.subtract(batch["row"], rows.start)),
+        "id": ids.take(pc.subtract(batch["row"], rows.start)),
         "source": pa.repeat(source, batch.num_rows),
     }
     return pa.record_batch(
