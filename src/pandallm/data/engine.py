@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
+from pandallm.data.memory import keep_freed_memory
 from pandallm.errors import PandaError
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class LocalEngine:
     ) -> Iterator[R]:
         """See `Engine.map`."""
         if self.workers == 1:
+            keep_freed_memory()
             state = make_state()
             for item in items:
                 yield function(state, item)
@@ -129,7 +131,7 @@ def _context() -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pandallm.data.clean_shard", "pyarrow.parquet", "pyarrow.compute", "rensa"])
+    context.set_forkserver_preload(["pandallm.data.worker"])
     return context
 
 

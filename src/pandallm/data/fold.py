@@ -112,22 +112,18 @@ def _translate(
     if not len(places):
         return points, offsets, places
     numbers = (points[places] - _ASK).astype(np.int64)
-    owners = np.searchsorted(offsets, places, "right") - 1
-    sizes = table.lengths[numbers]
-    # np.insert puts what is more than one code point before the place; what becomes of none is taken out afterwards.
-    grown = np.insert(points, np.repeat(places, np.maximum(sizes - 1, 0)), 0)
-    shift = np.cumsum(np.maximum(sizes - 1, 0))
-    first = places + shift - np.maximum(sizes - 1, 0)
-    within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    grown[np.repeat(first, sizes) + within] = table.points[np.repeat(table.starts[numbers], sizes) + within]
-    nothing = sizes == 0
-    if nothing.any():
-        keep = np.ones(len(grown), np.bool_)
-        keep[first[nothing]] = False
-        grown = grown[keep]
+    sizes, starts = table.lengths[numbers], table.starts[numbers]
+    # Slices between the places: they are few, and numpy's insert would copy the block three times.
+    pieces: list[NDArray[np.uint32]] = []
+    done = 0
+    for place, start, size in zip(places.tolist(), starts.tolist(), sizes.tolist(), strict=True):
+        pieces += (points[done:place], table.points[start : start + size])
+        done = place + 1
+    pieces.append(points[done:])
+    grown = np.concatenate(pieces)
+    owners = np.searchsorted(offsets, places[numbers == 0], "right") - 1
     changes = np.concatenate([[0], np.cumsum(sizes - 1)])
-    offsets = offsets + changes[np.searchsorted(places, offsets, "left")]
-    return grown, offsets, np.unique(owners[numbers == 0])
+    return grown, offsets + changes[np.searchsorted(places, offsets, "left")], np.unique(owners)
 
 
 def _collapse(points: NDArray[np.uint32], offsets: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:

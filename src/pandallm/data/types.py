@@ -1,10 +1,10 @@
 """What flows through the data room: turns and examples."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """A stretch of text. `train`: whether the loss is taken on it.
 
     Turns are joined by nothing: a turn that must be set apart from the next one carries its own separator

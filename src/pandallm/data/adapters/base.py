@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pandallm.data.types import Turn
 
@@ -21,8 +21,7 @@ class Skip:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Adapted:
+class Adapted(NamedTuple):
     """Turns of one example; `language` where the record itself decides it (the trained side of a translation)."""
 
     turns: tuple[Turn, ...]
@@ -96,7 +95,8 @@ def question_answer(prompt: str, answer: str, language: str | None = None) -> Ad
 
 def plain_text(text: str) -> Adapted | Skip:
     """One trained turn."""
-    return Adapted((Turn(text.strip(), True),)) if text.strip() else Skip("empty")
+    text = text.strip()
+    return Adapted((Turn(text, True),)) if text else Skip("empty")
 
 
 def titled_text(title: str, text: str) -> Adapted | Skip:

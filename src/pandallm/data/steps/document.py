@@ -84,6 +84,11 @@ class Document:
     def change(self, function: Callable[[str], str]) -> None:
         """Give every turn's text through `function`; which turns are trained stays."""
         turns = self._turns
+        if len(turns) == 1:  # plain text, the most frequent case
+            old = turns[0]
+            if (new := function(old.text)) is not old.text and new != old.text:
+                self.turns = (Turn(new, old.train),)
+            return
         texts = [function(t.text) for t in turns]
         if any(new is not old.text and new != old.text for new, old in zip(texts, turns, strict=True)):
             self.turns = tuple(Turn(new, old.train) for new, old in zip(texts, turns, strict=True))
