@@ -56,6 +56,14 @@ def test_content_keys_are_hashes_of_the_folded_text() -> None:
     assert text_keys(texts, NoDedup()).content.tobytes() == keys.content.tobytes()
 
 
+@given(st.lists(st.text(max_size=12), max_size=8))
+def test_quick_keys_tell_the_same_texts_apart(texts: list[str]) -> None:
+    ranked, quick = (text_keys(texts, ExactDedup(), ranked=r).content for r in (True, False))
+    assert exact_duplicates(ranked).tolist() == exact_duplicates(quick).tolist()
+    alone = [text_keys([t], ExactDedup(), ranked=False).content.tobytes() for t in texts]
+    assert [k.tobytes() for k in quick] == alone
+
+
 def test_keys_do_not_depend_on_the_batch() -> None:
     rng = random.Random(1)
     texts = [prose(rng, rng.choice([0, 1, 4, 5, 6, 40, 3_000, 40_000])) + " …" * (i % 3) for i in range(60)]

@@ -24,7 +24,7 @@ SIZES = (
 )
 GOLDEN = {
     "world": "592dd3a5ef08460b06c4c2a9cad74ce00eb86f15de4171e20520e6bc713d4d86",
-    "examples": "95686e0be164b6cb6bac9a0f18e4f770ec315705532eade3cf3a0830e7e89adb",
+    "examples": "e0c1bf3299d77d012cea03622f2af9f0793e4729e4e103254723aeefa393b3b8",
     "tokenizer": "dead46d9fb0e37849b7e6b59ae7c62c5cf0d19b2bcc73ae3b5c49d98c5ef9bff",
     "packs": "ff6f89292ba58ded3f4cf8c4042ca6587963babaabba174be55faea2e0aa5956",
 }

@@ -14,7 +14,6 @@ The folder of a cleaned shard holds
 """
 
 import gc
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from xxhash import xxh3_128_digest
 
 from pandallm.data.adapters import Adapted, Adapter, RecordError, get_adapter
 from pandallm.data.decontaminate import ContaminationIndex
@@ -138,6 +138,12 @@ class _Rows:
     dropped: list[tuple[int, int, int, int, str, str]] = field(default_factory=list)  # as dropped_schema
 
 
+def holds_out(spec: CorpusSpec) -> bool:
+    """Whether any source keeps documents from training."""
+    wanted = [spec.held_out, *(s.held_out for s in spec.sources.values() if s.held_out is not None)]
+    return any(w.documents or w.share for w in wanted)
+
+
 def clean_shard(cleaner: Cleaner, shard: Shard) -> int:
     """Parse, adapt and clean the records of a shard, make the keys for dedup, and commit the shard's folder.
 
@@ -159,6 +165,7 @@ def _clean(cleaner: Cleaner, shard: Shard, folder: Path) -> None:
     import pyarrow as pa
 
     minhash = isinstance(cleaner.spec.dedup, MinhashDedup)
+    ranked = holds_out(cleaner.spec)
     count = _Count()
     ids: list[bytes] = []
     rows: list[NDArray[np.int64]] = []
@@ -181,7 +188,7 @@ def _clean(cleaner: Cleaner, shard: Shard, folder: Path) -> None:
             rows.append(np.array(batch.rows, np.int64) + start)
             passed.write_batch(_passed(batch, start))
             dropped.write_batch(_dropped(batch, start))
-            keys = text_keys(batch.joined, cleaner.spec.dedup)
+            keys = text_keys(batch.joined, cleaner.spec.dedup, ranked=ranked)
             content.append(keys.content.tobytes())
             if keys.bands is not None:
                 keys.bands.tofile(bands)
@@ -255,7 +262,7 @@ def _read_batch(
     """Fill a batch; False where no record is left. The loop over all records: what can be done later by column is."""
     adapt, options, steps, salt = source.adapter.adapt, source.options, source.steps, source.salt
     language, quality_field = source.language, source.quality_field
-    dumps, blake2b, sort_keys = orjson.dumps, hashlib.blake2b, orjson.OPT_SORT_KEYS
+    dumps, digest, sort_keys = orjson.dumps, xxh3_128_digest, orjson.OPT_SORT_KEYS
     digests, texts, trains, dropped = batch.digests, batch.texts, batch.trains, batch.dropped
     size = done = bad = bad_bytes = 0
     for raw in records:
@@ -288,7 +295,7 @@ def _read_batch(
                 identity = salt + dumps(record, option=sort_keys)
             except TypeError:  # nested too deeply for orjson to write
                 identity = salt + raw.raw
-            digests.append(blake2b(identity, digest_size=ID_BYTES).digest())
+            digests.append(digest(identity)[:ID_BYTES])
             if isinstance(adapted, Adapted):
                 cleaned = steps(adapted.turns, adapted.language or language)
                 own_language = cleaned.language or language

@@ -39,10 +39,14 @@ class TextKeys:
     bands: NDArray[np.uint64] | None
 
 
-def text_keys(texts: Sequence[str], spec: Dedup) -> TextKeys:
-    """The keys by which copies of these texts are found; a text's keys depend on that text and the settings alone."""
+def text_keys(texts: Sequence[str], spec: Dedup, *, ranked: bool = True) -> TextKeys:
+    """The keys by which copies of these texts are found; a text's keys depend on that text and the settings alone.
+
+    ranked: whether documents will be held out by their content keys; else a quicker hash does.
+    """
     batch = fold_batch(texts)
-    return TextKeys(content_keys(batch), band_keys(batch, spec) if isinstance(spec, MinhashDedup) else None)
+    content = content_keys(batch) if ranked else quick_keys(batch)
+    return TextKeys(content, band_keys(batch, spec) if isinstance(spec, MinhashDedup) else None)
 
 
 def content_keys(batch: FoldedBatch) -> NDArray[np.void]:
@@ -53,6 +57,15 @@ def content_keys(batch: FoldedBatch) -> NDArray[np.void]:
         blake2b(flat[start:end].encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
         for start, end in pairwise(ends)
     ]
+    return np.frombuffer(b"".join(digests), np.dtype((np.void, KEY_BYTES)))
+
+
+def quick_keys(batch: FoldedBatch) -> NDArray[np.void]:
+    """XXH3 (128 bits) of each key text's code points, (n,) of 16 bytes: a ninth of the time of `content_keys`."""
+    from xxhash import xxh3_128_digest
+
+    points = batch.points.astype("<u4", copy=False).data.cast("B")
+    digests = [xxh3_128_digest(points[4 * start : 4 * end]) for start, end in pairwise(batch.offsets.tolist())]
     return np.frombuffer(b"".join(digests), np.dtype((np.void, KEY_BYTES)))
 
 
