@@ -25,7 +25,7 @@ KEPT, HELD_OUT, DUPLICATE, CONTAMINATED = range(4)
 #: Memory maps of shards held at once: a process may open about 1,000 files.
 _OPEN_SHARDS = 200
 #: After so many texts what was mapped is let go of; a read maps up to 64 KiB around it.
-_READS_MAPPED = 1_000
+_READS_MAPPED = 250
 
 
 def decide(name: str, spec: CorpusSpec, shards: Sequence[Shard], store: ShardStore, progress: Progress) -> None:
@@ -197,6 +197,7 @@ class _ShardTexts:
         turns = [b.column("turns") for b in batches]
         self._offsets = [t.offsets for t in turns]
         self._texts = [t.values.field("text") for t in turns]
+        self.let_go()  # opening has touched every batch
 
     def __getitem__(self, row: int) -> str:
         batch = int(np.searchsorted(self._starts, row, "right")) - 1
