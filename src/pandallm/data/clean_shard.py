@@ -13,7 +13,6 @@ The folder of a cleaned shard holds
     facts.json      what was counted; written last
 """
 
-import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,6 +28,7 @@ from pandallm.data.adapters import Adapted, Adapter, RecordError, get_adapter
 from pandallm.data.decontaminate import ContaminationIndex
 from pandallm.data.dedup import text_keys
 from pandallm.data.files import RawRecord, parse_record, read_unit
+from pandallm.data.memory import collector_off
 from pandallm.data.shards import FACTS, Shard, ShardStore
 from pandallm.data.spec import CorpusSpec, MinhashDedup
 from pandallm.data.steps import Cleaned, Turns, make_steps
@@ -150,14 +150,8 @@ def clean_shard(cleaner: Cleaner, shard: Shard) -> int:
     Returns the bytes planned for the shard. What is done already is not done again.
     """
     if not cleaner.store.is_cleaned(shard):
-        collecting = gc.isenabled()
-        gc.disable()  # nothing here forms cycles, and the collector would walk through the same rows again and again: 4 % of the time
-        try:
-            with cleaner.store.commit(cleaner.store.shard(shard)) as folder:
-                _clean(cleaner, shard, folder)
-        finally:
-            if collecting:
-                gc.enable()
+        with collector_off(), cleaner.store.commit(cleaner.store.shard(shard)) as folder:
+            _clean(cleaner, shard, folder)
     return shard.bytes
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pandallm.data.corpus import part_files, part_rows
 from pandallm.data.engine import Engine
+from pandallm.data.memory import collector_off
 from pandallm.errors import BadInput
 from pandallm.progress import SILENT, Progress
 from pandallm.store import digest_file, read_json, write_json
@@ -199,7 +200,8 @@ def tokenize_shard(tokenizer: "Tokenizer", task: TokenTask) -> int:
     if not target.exists():
         work = Path(tempfile.mkdtemp(prefix=f".{task.number:05}-", dir=task.folder))
         try:
-            _write_shard(tokenizer, task, work)
+            with collector_off():
+                _write_shard(tokenizer, task, work)
             for file in work.iterdir():  # a marker must not outlive, in a power cut, what it marks
                 with open(file, "rb") as f:
                     os.fsync(f.fileno())
