@@ -7,7 +7,7 @@ import mmap
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,14 @@ from pandallm.data.spec import CorpusSpec, MinhashDedup, NoDedup
 from pandallm.errors import BadInput
 from pandallm.progress import Progress
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 #: What becomes of a passed row.
 KEPT, HELD_OUT, DUPLICATE, CONTAMINATED = range(4)
 
-#: Memory maps of shards held at once: a process may open about 1,000 files.
+#: Files of shards held open at once: a process may open about 1,000.
 _OPEN_SHARDS = 200
-#: After so many texts what was mapped is let go of; a read maps up to 64 KiB around it.
-_READS_MAPPED = 250
 
 
 def decide(name: str, spec: CorpusSpec, shards: Sequence[Shard], store: ShardStore, progress: Progress) -> None:
@@ -159,53 +160,63 @@ def _per_shard(keys: _Keys, fates: NDArray[np.uint8], duplicate_of: NDArray[np.i
 
 
 class _Texts:
-    """The texts of passed rows, by number, read from the shards' memory-mapped files; only a little stays mapped."""
+    """The texts of passed rows, by number, read from the shards' files one by one."""
 
     def __init__(self, files: Sequence[Path], starts: NDArray[np.int64]) -> None:
         self._files, self._starts = files, starts
         self._open: OrderedDict[int, _ShardTexts] = OrderedDict()
-        self._reads = 0
 
     def __enter__(self) -> "_Texts":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._open.clear()
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __getitem__(self, row: int) -> str:
         number = int(np.searchsorted(self._starts, row, "right")) - 1
         shard = self._open.pop(number, None) or _ShardTexts(self._files[number])
         self._open[number] = shard
         if len(self._open) > _OPEN_SHARDS:
-            self._open.popitem(last=False)
-        self._reads += 1
-        if self._reads % _READS_MAPPED == 0:
-            for other in self._open.values():
-                other.let_go()
+            self._open.popitem(last=False)[1].close()
         return shard[row - int(self._starts[number])]
 
 
 class _ShardTexts:
+    """Where each row's text lies in a shard's file: its turns stand there one after the other."""
+
     def __init__(self, file: Path) -> None:
         import pyarrow as pa
 
-        with open(file, "rb") as f:
-            self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-        reader = pa.ipc.open_file(pa.py_buffer(self._map))
-        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        self._starts = np.concatenate([[0], np.cumsum([b.num_rows for b in batches])])
-        turns = [b.column("turns") for b in batches]
-        self._offsets = [t.offsets for t in turns]
-        self._texts = [t.values.field("text") for t in turns]
-        self.let_go()  # opening has touched every batch
+        begins, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        self._file = open(file, "rb", buffering=0)  # noqa: SIM115 (closed by close)
+        # Mapped only while the places are looked up: texts read through a map would count as this process's memory.
+        mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        for first, last in _places(pa.py_buffer(mapped)):
+            begins.append(first)
+            ends.append(last)
+        self._begins = np.concatenate(begins)
+        self._lengths = (np.concatenate(ends) - self._begins).astype(np.int32)
 
     def __getitem__(self, row: int) -> str:
-        batch = int(np.searchsorted(self._starts, row, "right")) - 1
-        row -= int(self._starts[batch])
-        offsets, texts = self._offsets[batch], self._texts[batch]
-        return "".join([texts[i].as_py() for i in range(offsets[row].as_py(), offsets[row + 1].as_py())])
+        self._file.seek(int(self._begins[row]))
+        return self._file.read(int(self._lengths[row])).decode()
 
-    def let_go(self) -> None:
-        """Unmap what was read; it is mapped again when it is asked for."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+    def close(self) -> None:
+        self._file.close()
+
+
+def _places(file: "pa.Buffer") -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For each batch of an uncompressed Arrow file, the offsets in the file at which the text of each row begins and ends."""
+    import pyarrow as pa
+
+    reader = pa.ipc.open_file(file)
+    for i in range(reader.num_record_batches):
+        turns = reader.get_batch(i).column("turns")
+        if not len(turns):
+            continue
+        texts = turns.values.field("text")
+        _, offsets, data = texts.buffers()
+        ends = np.frombuffer(offsets, np.int32)[: len(texts) + 1].astype(np.int64)[turns.offsets.to_numpy()]
+        ends += data.address - file.address
+        yield ends[:-1], ends[1:]
