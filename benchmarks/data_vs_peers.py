@@ -139,19 +139,19 @@ def tokenizing(built: Path, tokenizer: Path, work: Path, documents: int) -> dict
         tokens = sum(len(e) for call in calls for e in own.encode_batch_fast(call, add_special_tokens=False))
         return time.process_time() - began, tokens
 
-    first, tokens = alone()
+    before, tokens = alone()
     began = time.process_time()
     facts = pack_corpus(
         corpus, tokenizer, work / "packs", packing="best_fit", sources={"bench": SourceSpec(adapter="text", files="x")},
         sequence_length=2048, batch_sequences=8, epochs=1, seed=1,
     )  # fmt: skip
-    ours_ = time.process_time() - began
-    own_seconds = (first + alone()[0]) / 2  # before and after ours: the processor's speed drifts
+    our_seconds = time.process_time() - began
+    own_seconds = (before + alone()[0]) / 2  # before and after ours: the processor's speed drifts
     return {
         "tokens": tokens,
         "tokens_per_cpu_second_alone": tokens / own_seconds,
-        "tokens_per_cpu_second_with_packing": tokens / ours_,
-        "share_of_own_speed": own_seconds / ours_,
+        "tokens_per_cpu_second_with_packing": tokens / our_seconds,
+        "share_of_own_speed": own_seconds / our_seconds,
         "fill": facts["fill"],
         "documents_cut": facts["examples_cut"] / facts["examples"],
     }
@@ -226,7 +226,7 @@ def main() -> None:
             figures["growth"] = growth(
                 args.data, work, (5_000, 20_000) if args.quick else (50_000, 200_000, 800_000), once
             )
-        figures["tokenizing"] = tokenizing_runs(args, work, 2_000 if args.quick else 20_000, repeats)
+        figures["tokenizing"] = tokenizing_runs(args, work, 2_000 if args.quick else 60_000, repeats)
     goals = dict(GOALS)
     measured = judge_goals(figures)
     figures["against_goals"] = measured
