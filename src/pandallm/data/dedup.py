@@ -61,7 +61,7 @@ def content_keys(batch: FoldedBatch) -> NDArray[np.void]:
 
 
 def quick_keys(batch: FoldedBatch) -> NDArray[np.void]:
-    """XXH3 (128 bits) of each key text's code points, (n,) of 16 bytes: a ninth of the time of `content_keys`."""
+    """XXH3 (128 bits) of each key text's code points, (n,) of 16 bytes: an eighteenth of the time of `content_keys`."""
     from xxhash import xxh3_128_digest
 
     points = batch.points.astype("<u4", copy=False).data.cast("B")

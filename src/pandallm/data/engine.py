@@ -126,7 +126,7 @@ def _context() -> multiprocessing.context.BaseContext:
     """How workers start: as forks of one fresh process that has imported what tasks need, and no threads.
 
     A fork of this process, which may have run torch or tokenizer threads, could hang; a fresh process for each worker
-    (`spawn`) costs .4 CPU-seconds more apiece.
+    (`spawn`) would import everything again.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

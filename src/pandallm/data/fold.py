@@ -113,7 +113,7 @@ def _translate(
         return points, offsets, places
     numbers = (points[places] - _ASK).astype(np.int64)
     sizes, starts = table.lengths[numbers], table.starts[numbers]
-    # Slices between the places: they are few, and numpy's insert would copy the block three times.
+    # Slices between the places: they are few, and cost less than numpy's insert.
     pieces: list[NDArray[np.uint32]] = []
     done = 0
     for place, start, size in zip(places.tolist(), starts.tolist(), sizes.tolist(), strict=True):

@@ -14,7 +14,7 @@ _TRIMMED_BYTES = 256 << 20
 def keep_freed_memory() -> None:
     """Let this process use freed memory again instead of giving it back to the system at once (glibc; else nothing).
 
-    Otherwise each batch of a shard gets fresh pages for its arrays, and faulting them in is a tenth of the CPU time of a build.
+    Otherwise each batch of a shard gets fresh pages for its arrays, and faulting them in took 7 % of the CPU time of a build.
     """
     import pyarrow as pa
 
