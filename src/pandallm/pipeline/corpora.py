@@ -65,6 +65,7 @@ _NOT_CLEANING: dict[str, Any] = {
     "share": True,
     "max_epochs": True,
     "licence": True,
+    "expected": True,
     "min_quality": True,
     "templates": {"file"},
 }

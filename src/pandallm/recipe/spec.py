@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pandallm.data.spec import CorpusSpec, ExtendSpec, VocabularySpec
 from pandallm.evaluate.spec import EvaluateSpec
 from pandallm.microworld.spec import WorldSpec
-from pandallm.model.spec import ArchitectureSpec, GgufSpec
+from pandallm.model.spec import ArchitectureSpec, GgufSpec, ShapeSpec
 from pandallm.release.spec import ReleaseSpec
 from pandallm.spec import Spec
 from pandallm.train.spec import TrainSpec
@@ -38,6 +38,7 @@ class BaseSpec(Spec):
     gguf: GgufSpec | None = None
     scratch: ScratchSpec | None = None
     extend: ExtendSpec | None = None
+    shape: ShapeSpec | None = None  # for `panda plan`, where the model's config cannot be read
 
     @model_validator(mode="after")
     def _one_origin(self) -> "BaseSpec":
@@ -62,6 +63,13 @@ class RuntimeSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, gt=0)  # physical cores when left out
     workers: int | None = Field(None, gt=0)  # of data stages and of evaluation; physical cores when left out
+    gpus: int | None = Field(None, gt=0)  # training processes, one a GPU; all GPUs of this machine when left out
+    processes: int | None = Field(None, gt=0)  # training processes on a CPU; one when left out
+    # How weights, gradients and moments lie on several GPUs: copies; gradients and moments in parts; all in parts; in parts inside a node.
+    sharding: Literal["auto", "replicate", "shard_gradients", "shard_all", "hybrid"] = "auto"
+    compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: where a probe finds it faster
+    keep_checkpoints: int = Field(2, gt=0)
+    tracking: tuple[str, ...] = ()  # tensorboard, wandb, mlflow, trackio, or module:function of your own
     engine: Literal["local", "ray"] = "local"  # where shard tasks of data stages run; ray needs pandallm[ray]
     ray_address: str | None = None  # of a running cluster; without it Ray is started here
     save_every_seconds: float = Field(60.0, gt=0)

@@ -1,6 +1,6 @@
 """Settings of one training stage."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,8 +9,9 @@ from pandallm.spec import Spec
 
 
 class OptimizerSpec(Spec):
-    """AdamW and its schedule. `warmup` < 1 is a share of the steps, else a number of steps; lr ends at `final_lr_share` x lr."""
+    """An optimizer and its schedule. `warmup` < 1 is a share of the steps, else a number of steps; lr ends at `final_lr_share` x lr."""
 
+    kind: str = "adamw"  # a name registered with `pandallm.train.optimizers.register`
     lr: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = Field(1e-6, gt=0)
@@ -20,6 +21,45 @@ class OptimizerSpec(Spec):
     schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
     final_lr_share: float = Field(0.0, ge=0, le=1)
     decay_share: float = Field(0.2, gt=0, le=1)  # wsd only
+    schedule_steps: int | None = Field(
+        None, gt=0
+    )  # length that the schedule is made for; the stage's own when left out
+
+
+class FullMethod(Spec):
+    """Every weight that `trainable` and `freeze` leave is trained."""
+
+    kind: Literal["full"] = "full"
+
+
+class LoraMethod(Spec):
+    """Low-rank adapters (Hu et al. 2021) on frozen weights, through peft; merged into the saved model, and saved beside it.
+
+    `targets` are names of linear layers, or `all-linear`. qlora: the frozen weights in 4 bits (Dettmers et al. 2023; needs pandallm[qlora]).
+    """
+
+    kind: Literal["lora", "qlora"]
+    rank: int = Field(16, gt=0)
+    alpha: float = Field(32.0, gt=0)
+    targets: tuple[str, ...] = ("all-linear",)
+    train_embeddings: bool = False  # embedding and head in full beside the adapters
+
+
+Method = Annotated[FullMethod | LoraMethod, Field(discriminator="kind")]
+
+
+class WatchSpec(Spec):
+    """Bits per byte of the corpus's held-out documents while training; the stage ends early where they no longer fall.
+
+    `patience`: so many evaluations in a row without an improvement of `min_improvement` (share) end the stage; none: never.
+    Which weights are kept then: those of the best evaluation (`keep: best`) or the last ones.
+    """
+
+    every_steps: int = Field(gt=0)
+    max_bytes_per_source: int = Field(65536, gt=0)
+    patience: int | None = Field(None, gt=0)
+    min_improvement: float = Field(0.001, ge=0)
+    keep: Literal["last", "best"] = "last"
 
 
 class TrainSpec(Spec):
@@ -31,12 +71,20 @@ class TrainSpec(Spec):
     steps: int | None = Field(None, gt=0)
     sequence_length: int = Field(2048, gt=1)
     batch_sequences: int = Field(8, gt=0)  # packed rows per optimizer step
-    micro_batch_tokens: int = Field(4096, gt=0)  # padded tokens per forward; does not change the loss beyond rounding
+    micro_batch_tokens: int = Field(4096, gt=0)  # tokens per forward; does not change the loss beyond rounding
     optimizer: OptimizerSpec
     dtype: Dtype | Literal["auto"] = (
         "float32"  # auto: bfloat16 where the processor computes in it, else float32; resolved before the key
     )
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = False  # selective: all but what is cheap to keep
+    method: Method = FullMethod()
+    # Patterns of parameter names, as in `model.layers.*.mlp.*`; `embeddings` stands for the embedding and the head, `new_rows`
+    # for the rows that base.extend added to them.
+    trainable: tuple[str, ...] = ("*",)
+    freeze: tuple[str, ...] = ()
+    # How turns are written as tokens: `none` (one after the other), `base` (the model's own), or a named one, saved with the tokenizer.
+    chat_template: str = "none"
+    watch: WatchSpec | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainSpec":
