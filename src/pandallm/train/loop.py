@@ -79,6 +79,7 @@ class _Stage:
 
         from pandallm.data.packs import Packs
         from pandallm.model.folder import load_model, load_tokenizer, resolve_device
+        from pandallm.train.forward import Forward
         from pandallm.train.optimizers import make_optimizer
         from pandallm.train.watch import Watch
         from pandallm.train.world import World
@@ -97,6 +98,7 @@ class _Stage:
             enable({"use_reentrant": False})
         self.optimizer = make_optimizer(self.model, spec.optimizer)
         self.world = World(self.device)
+        self.forward = Forward(self.model, self.dtype)
         self.watch = Watch(work, self.packs, name, self.device.type)
         torch.manual_seed(seed)
         self.step = 0
@@ -166,14 +168,13 @@ class _Stage:
                         "run the same command again to go on."
                     )
                 numbers = optimizer_step(
-                    self.model,
+                    self.forward,
                     self.optimizer,
                     step_batches(self.packs, self.step, self.spec.micro_batch_tokens, self.world),
                     self.world,
                     step=self.step + 1,
                     lr=learning_rate(o, self.step, steps),
                     clip=o.clip,
-                    dtype=self.dtype,
                     sources=len(self.packs.sources),
                 )
                 self.step += 1

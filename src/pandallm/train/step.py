@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pandallm.model.packed import packed_hidden
 from pandallm.train.batch import MicroBatch
-from pandallm.train.loss import add_by_source, head_cross_entropy
+from pandallm.train.forward import Forward
+from pandallm.train.loss import add_by_source
 from pandallm.train.world import World
 
 
@@ -30,7 +30,7 @@ class StepNumbers:
 
 
 def optimizer_step(
-    model: Any,
+    forward: Forward,
     optimizer: Any,
     batches: Sequence[MicroBatch],
     world: World,
@@ -38,25 +38,23 @@ def optimizer_step(
     step: int,
     lr: float,
     clip: float,
-    dtype: torch.dtype,
     sources: int,
 ) -> StepNumbers:
     """`batches` are this rank's share of the step. The loss is the mean over the trained tokens of the whole step."""
     began = time.monotonic()
-    device = next(model.parameters()).device
+    model, device = forward.model, forward.device
     trained_S = sum(b.trained_by_source for b in batches)
     trained = int(np.sum(trained_S))
     sums_S = torch.zeros(sources, dtype=torch.float64, device=device)
-    head = model.get_output_embeddings().weight
     norm = torch.zeros((), device=device)
+    forward.begin_step()
     for batch in batches:
         if not batch.trained_tokens:
             continue
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            hidden_ND = packed_hidden(model, batch.input_ids_1N, batch.layout)[0]
-            loss_sum, losses_M = head_cross_entropy(hidden_ND, batch.predictors_M, head, batch.targets_M)
+        loss_sum, losses_M = forward(batch)
         (loss_sum / trained).backward()
         add_by_source(sums_S, losses_M, batch.source_ids_M)
+    forward.end_step()
     if trained:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         for group in optimizer.param_groups:

@@ -1,0 +1,31 @@
+"""Forward of one micro-batch: the sum of its trained tokens' cross entropy, computed as the stage's variant says."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pandallm.model.packed import packed_hidden
+from pandallm.train.batch import MicroBatch
+from pandallm.train.loss import head_cross_entropy
+
+
+class Forward:
+    """Shapes: M trained tokens. `begin_step` is called before the first micro-batch of a step, `end_step` after its last backward."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        self.model, self.dtype = model, dtype
+        self.device = next(model.parameters()).device
+
+    def begin_step(self) -> None:
+        pass
+
+    def end_step(self) -> None:
+        pass
+
+    def __call__(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Sum of the losses (nats; has a gradient), and each trained token's loss (M, detached)."""
+        head = self.model.get_output_embeddings().weight
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            hidden_ND = packed_hidden(self.model, batch.input_ids_1N, batch.layout)[0]
+            return head_cross_entropy(hidden_ND, batch.predictors_M, head, batch.targets_M)
