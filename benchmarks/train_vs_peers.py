@@ -25,7 +25,7 @@ from common import result, write
 from peers import peer_environment, smollm2_folder
 
 GOALS = {"over_fastest_peer": 1.6, "share_of_limit": 0.5, "over_2023": 8.0}
-LLAMA_FACTORY = ("torch==2.13.0", "torchaudio==2.11.0", "llamafactory==0.9.5")
+LLAMA_FACTORY = ("torch==2.13.0", "llamafactory==0.9.5")
 TRL = ("torch==2.13.0", "trl==1.16.0")
 SEQUENCE = 2048
 
@@ -162,8 +162,19 @@ metrics = Trainer(model=model, args=arguments, train_dataset=rows).train().metri
 print(json.dumps({"tokens": tokens, "seconds": metrics["train_runtime"], "loss": metrics["train_loss"]}))
 """
 
+#: Its text path imports torchaudio without calling it; the published builds of torchaudio and torchvision may not load beside a CPU torch.
 _LLAMA_FACTORY = """
-import json, sys
+import importlib.machinery, json, sys, types
+for name in ("torchaudio", "torchvision"):
+    try:
+        __import__(name)
+    except Exception:
+        for loaded in [m for m in sys.modules if m.split(".")[0] == name]:
+            del sys.modules[loaded]
+        stand_in = types.ModuleType(name)
+        if name == "torchaudio":
+            stand_in.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        sys.modules[name] = stand_in if name == "torchaudio" else None
 from pathlib import Path
 job = json.loads(Path(sys.argv[1]).read_text())
 import torch
