@@ -1,0 +1,67 @@
+"""Devices that training may run on: peak rates, memory, bandwidth, a guessed price (no torch)."""
+
+import difflib
+import re
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pandallm.errors import BadInput
+from pandallm.spec import Spec
+
+
+class DeviceSpec(Spec):
+    """One device: dense peak rates in 1e12 operations per second, memory in 1e9 bytes, bandwidth in 1e9 bytes per second."""
+
+    bf16_tflops: float = Field(gt=0)
+    fp32_tflops: float = Field(gt=0)
+    memory_gb: float = Field(gt=0)
+    bandwidth_gb_s: float = Field(gt=0)
+    usd_per_hour: float | None = Field(None, ge=0)
+
+
+def devices(file: Path | None = None) -> dict[str, DeviceSpec]:
+    """The shipped devices by name, and those of `file` (YAML of the same form), which go before them.
+
+    Raises BadInput for a file that is missing or not such a table.
+    """
+    text = (resources.files("pandallm.model") / "devices.yaml").read_text(encoding="utf-8")
+    table = _parse(text, "devices.yaml")
+    if file is not None:
+        if not file.is_file():
+            raise BadInput(f"Device table {file} does not exist.")
+        table |= _parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
+    return table
+
+
+def _parse(text: str, where: str) -> dict[str, DeviceSpec]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise BadInput(f"{where} is not YAML ({str(e).splitlines()[0]}).") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{where} must map names of devices to their numbers, as NAME: {{bf16_tflops: 312, ...}}.")
+    table = {}
+    for name, numbers in content.items():
+        try:
+            table[str(name)] = DeviceSpec.model_validate(numbers)
+        except ValidationError as e:
+            first = e.errors()[0]
+            field = ".".join(map(str, (name, *first["loc"])))
+            raise BadInput(f"{where}: {field}: {first['msg']}.") from None
+    return table
+
+
+def parse_devices(text: str, table: dict[str, DeviceSpec]) -> tuple[int, str, DeviceSpec]:
+    """`16xA100-80G` or `A100-80G`: how many, name, numbers. Raises BadInput for an unknown name, with the nearest one."""
+    match = re.fullmatch(r"(?:([1-9][0-9]*)x)?(.+)", text.strip())
+    name = match[2] if match else text
+    by_name = {known.lower(): known for known in table}
+    if match is None or name.lower() not in by_name:
+        near = difflib.get_close_matches(name.lower(), by_name, n=1, cutoff=0.3)
+        meant = f"Did you mean '{by_name[near[0]]}'?" if near else f"Known: {', '.join(table)}."
+        raise BadInput(f"Unknown device '{name}'. {meant} Write it as 16xA100-80G.")
+    known = by_name[name.lower()]
+    return int(match[1] or 1), known, table[known]
