@@ -32,6 +32,30 @@ def test_value_and_gradients_equal_torch(chunk_logits: int, monkeypatch: pytest.
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("softmax_logits", [1, 2**19])
+@pytest.mark.parametrize("chunk_logits", [1, 2**26])
+def test_bfloat16_products_stay_near_float32(
+    chunk_logits: int, softmax_logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_BFLOAT16_CPU", chunk_logits)
+    monkeypatch.setattr(loss_module, "SOFTMAX_LOGITS_CPU", softmax_logits)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(60, 8, generator=generator), torch.randn(40, 8, generator=generator)
+    predictors = torch.randperm(60, generator=generator)[:50]
+    targets = torch.randint(0, 40, (50,), generator=generator)
+    results = []
+    for copy in (None, weight.bfloat16()):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        total, losses = head_cross_entropy(h, predictors, w, targets, copy)
+        total.backward()
+        results.append((total.detach(), losses, h.grad, w.grad))
+    for plain, fast in zip(*results, strict=True):
+        assert plain is not None
+        assert fast is not None
+        assert fast.dtype == torch.float32
+        assert 0 < float((fast - plain).norm() / plain.norm()) < 2e-2
+
+
 def test_sums_by_source() -> None:
     sums = torch.zeros(3, dtype=torch.float64)
     add_by_source(sums, torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]))

@@ -4,7 +4,8 @@ Shapes: N tokens of all examples in a row, E examples, L length of the longest i
 
 The examples of a micro-batch are laid one after the other in one row of N tokens, without padding. Attention copies
 them to groups of (E, H, L, D), right-padded and causal: a real query never sees the pads behind it, so no mask is needed and
-each group takes the fast causal kernel. On CUDA with bfloat16 or float16 the same layout goes to
+each group takes the fast causal kernel. On a CPU in bfloat16 each example is attended alone by plain products
+(`bfloat16_cpu.BlockAttention`), which pads nothing. On CUDA with bfloat16 or float16 the same layout goes to
 `torch.nn.attention.varlen`, which needs no copy (that branch has not been run on a GPU yet).
 """
 
@@ -21,6 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from pandallm.errors import PandaError
+from pandallm.model.bfloat16_cpu import BlockAttention
 
 #: Name under which transformers knows this attention.
 PACKED_ATTENTION = "pandallm_packed"
@@ -171,6 +173,12 @@ def packed_attention(
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q_NHD, k_NHD, v_NHD = (x[0].transpose(0, 1) for x in (query, key, value))
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")  # rotated queries and keys come in float32
+        q_NHD, k_NHD, v_NHD = q_NHD.to(dtype), k_NHD.to(dtype), v_NHD.to(dtype)
+    if query.device.type == "cpu" and q_NHD.dtype == torch.bfloat16:
+        out_NHD: Tensor = BlockAttention.apply(q_NHD, k_NHD, v_NHD, packed.starts_E1.tolist(), scale)
+        return out_NHD[None], None
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         out = varlen_attn(
             q_NHD.contiguous(),

@@ -9,33 +9,52 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Float32 logits held at once, in numbers (64 MiB on CPU, 1 GiB on a GPU).
+#: Logits held at once, in numbers: float32 on a CPU 64 MiB, bfloat16 there 128 MiB, on a GPU 1 GiB.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**28}
+CHUNK_BFLOAT16_CPU = 2**26
+#: Bfloat16 logits pass through float32 for the softmax, on a CPU so many at once: these stay in its caches.
+SOFTMAX_LOGITS_CPU = 2**19
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, predictors_M: Tensor, weight_VD: Tensor, targets_M: Tensor
+        ctx: Any,
+        hidden_ND: Tensor,
+        predictors_M: Tensor,
+        weight_VD: Tensor,
+        targets_M: Tensor,
+        copy_VD: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         hidden_MD = hidden_ND.index_select(0, predictors_M)
         with_gradient = any(ctx.needs_input_grad)
-        chunk = max(16, CHUNK_LOGITS.get(hidden_MD.device.type, 2**24) // weight_VD.shape[0])
+        limit = CHUNK_LOGITS.get(hidden_MD.device.type, 2**24) if copy_VD is None else CHUNK_BFLOAT16_CPU
+        chunk = max(16, limit // weight_VD.shape[0])
         losses_M = torch.empty(len(targets_M), dtype=torch.float32, device=hidden_MD.device)
         hidden_grad_MD = torch.empty_like(hidden_MD) if with_gradient else None
         weight_grad_VD: Tensor | None = None
+        factor_VD = weight_VD if copy_VD is None else copy_VD
         for at in range(0, len(targets_M), chunk):
             part = slice(at, at + chunk)
-            hidden, targets = hidden_MD[part], targets_M[part, None]
-            logits = (hidden @ weight_VD.t()).float()
-            log_sum = logits.logsumexp(-1, keepdim=True)
-            losses_M[part] = (log_sum - logits.gather(1, targets))[:, 0]
+            hidden, targets = hidden_MD[part].to(factor_VD.dtype), targets_M[part, None]
+            logits = hidden @ factor_VD.t()
+            if copy_VD is None:
+                logits = logits.float()
+                losses_M[part] = _to_gradient(logits, targets, with_gradient)
+            else:
+                rows = max(1, SOFTMAX_LOGITS_CPU // weight_VD.shape[0])
+                for row in range(0, len(logits), rows):
+                    few = logits[row : row + rows].float()
+                    losses_M[at + row : at + row + len(few)] = _to_gradient(
+                        few, targets[row : row + rows], with_gradient
+                    )
+                    logits[row : row + rows] = few
             if hidden_grad_MD is None:
                 continue
-            grad = logits.sub_(log_sum).exp_()  # softmax, in place of the logits
-            grad.scatter_(1, targets, grad.gather(1, targets) - 1)
-            hidden_grad_MD[part] = grad @ weight_VD
-            part_VD = grad.t() @ hidden
+            hidden_grad_MD[part] = logits @ factor_VD
+            if not ctx.needs_input_grad[2]:
+                continue
+            part_VD = logits.t() @ hidden
             # float32 even under autocast: sums of many chunks.
             weight_grad_VD = part_VD.to(weight_VD.dtype) if weight_grad_VD is None else weight_grad_VD.add_(part_VD)
         ctx.save_for_backward(hidden_grad_MD, weight_grad_VD, predictors_M)
@@ -44,22 +63,32 @@ class _HeadCrossEntropy(torch.autograd.Function):
         return losses_M.sum(), losses_M
 
     @staticmethod
-    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor, None, Tensor, None]:
+    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor, None, Tensor | None, None, None]:
         hidden_grad_MD, weight_grad_VD, predictors_M = ctx.saved_tensors
         hidden_grad_ND = hidden_grad_MD.new_zeros((ctx.tokens, hidden_grad_MD.shape[1]))
         hidden_grad_ND[predictors_M] = hidden_grad_MD.mul_(grad_sum)  # each token predicts one: no sums
-        return hidden_grad_ND, None, weight_grad_VD.mul_(grad_sum), None
+        return hidden_grad_ND, None, None if weight_grad_VD is None else weight_grad_VD.mul_(grad_sum), None, None
+
+
+def _to_gradient(logits: Tensor, targets: Tensor, with_gradient: bool) -> Tensor:
+    """Losses of rows of float32 logits; the logits become softmax minus one-hot, in place, where that is wanted."""
+    log_sum = logits.logsumexp(-1, keepdim=True)
+    losses = (log_sum - logits.gather(1, targets))[:, 0]
+    if with_gradient:
+        logits.sub_(log_sum).exp_()
+        logits.scatter_(1, targets, logits.gather(1, targets) - 1)
+    return losses
 
 
 def head_cross_entropy(
-    hidden_ND: Tensor, predictors_M: Tensor, weight_VD: Tensor, targets_M: Tensor
+    hidden_ND: Tensor, predictors_M: Tensor, weight_VD: Tensor, targets_M: Tensor, copy_VD: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Sum of -log softmax(hidden[predictors] @ weight^T)[target] in nats, and each token's loss (detached, M).
 
     `predictors_M` are different positions in `hidden_ND`. The softmax is in float32 whatever autocast says. Backward may
-    run only once: it scales the kept gradients in place.
+    run only once: it scales the kept gradients in place. `copy_VD`: the weight in bfloat16, for products on a CPU in it.
     """
-    result: tuple[Tensor, Tensor] = _HeadCrossEntropy.apply(hidden_ND, predictors_M, weight_VD, targets_M)
+    result: tuple[Tensor, Tensor] = _HeadCrossEntropy.apply(hidden_ND, predictors_M, weight_VD, targets_M, copy_VD)
     return result
 
 
