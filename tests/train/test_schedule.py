@@ -39,3 +39,10 @@ def test_equal_to_transformers_after_warmup(schedule: str) -> None:
         optimizer.step()
         theirs.step()
     assert rates(20, schedule=schedule, warmup=3)[3:] == pytest.approx(values[3:])
+
+
+def test_a_schedule_made_for_another_length() -> None:
+    longer = rates(10, schedule="linear")
+    assert rates(6, schedule="linear", schedule_steps=10) == longer[:6]
+    shorter = rates(8, schedule="linear", schedule_steps=4, final_lr_share=0.1)
+    assert shorter == pytest.approx([0.5, 1, 1, 0.55, 0.1, 0.1, 0.1, 0.1])
