@@ -1,0 +1,68 @@
+"""The recipes that ship say what the paper and its code say."""
+
+from pathlib import Path
+
+import pytest
+
+from pandallm.recipe.load import load_recipe
+from pandallm.recipe.spec import Recipe
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+DECLARED = 14_812_376  # examples, by the configuration of 2023
+
+
+def shipped(name: str) -> Recipe:
+    return load_recipe(str(FOLDER / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sequences", "steps"),
+    [("panda-7b", 8192, 1808), ("panda-7b-as-coded", 8192, 1808), ("panda-13b", 4096, 3616)],
+)
+def test_the_papers_first_stage(name: str, sequences: int, steps: int) -> None:
+    recipe = shipped(name)
+    stage = recipe.stages["pretrain"]
+    assert recipe.corpora[stage.corpus].packing == "one_per_sequence"
+    assert (stage.documents, stage.batch_sequences, stage.sequence_length) == (DECLARED, sequences, 2048)
+    assert DECLARED // sequences == steps
+    optimizer = stage.optimizer
+    assert (optimizer.lr, optimizer.betas, optimizer.eps, optimizer.clip) == (1e-5, (0.9, 0.99), 1e-6, 5.0)
+
+
+def test_as_coded_differs_from_as_described_in_the_schedule_alone() -> None:
+    described, coded = (shipped(n).model_dump() for n in ("panda-7b", "panda-7b-as-coded"))
+    optimizer = coded["stages"]["pretrain"]["optimizer"]
+    assert (optimizer["schedule_steps"], optimizer["warmup"]) == (115_721, 1157)
+    optimizer |= {"schedule_steps": None, "warmup": 0.01}
+    coded |= {"name": described["name"], "description": described["description"]}
+    assert coded == described
+
+
+@pytest.mark.parametrize(("size", "lr"), [("7b", 3e-5), ("13b", 1e-5)])
+def test_the_second_stage_follows_the_first_of_the_plain_recipe(size: str, lr: float) -> None:
+    instruct, plain = shipped(f"panda-instruct-{size}"), shipped(f"panda-{size}")
+    assert instruct.stages["pretrain"] == plain.stages["pretrain"]  # so the store shares it
+    assert instruct.corpora["chinese"] == plain.corpora["chinese"]
+    assert instruct.base == plain.base
+    stage = instruct.stages["instruct"]
+    assert (stage.epochs, stage.batch_sequences, stage.optimizer.lr) == (5, 128, lr)
+
+
+def test_the_cure_reads_coig_five_times_as_often_and_else_equals_the_mix() -> None:
+    plain, cured = shipped("panda-7b-mix"), shipped("panda-7b-mix-upsampled")
+    assert plain.stages == cured.stages
+    sizes = {
+        n: s.expected.records * (s.expected.bytes_per_record or 0)
+        for n, s in plain.corpora["mix"].sources.items()
+        if s.expected
+    }
+    shares = {n: s.share or 0 for n, s in cured.corpora["mix"].sources.items()}
+    assert sum(shares.values()) == pytest.approx(1)
+    natural = sizes["coig"] / sum(sizes.values())
+    assert 4.5 < shares["coig"] / natural < 5.5
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("panda-*.yaml")), ids=lambda p: p.stem)
+def test_every_source_can_be_planned_without_its_files(path: Path) -> None:
+    for corpus in load_recipe(str(path)).corpora.values():
+        assert all(s.expected for s in corpus.sources.values())
