@@ -54,6 +54,7 @@ def grow_rows(
                 matrix[before:] = old[name][:known].double().mean(0).to(matrix.dtype)
             matrix[first:after] = _new_rows(old[name][:known], parts, init, generator)
     model.config.vocab_size = rows
+    model.config.pandallm_new_rows = [first, after]  # for `trainable: [new_rows]` of later stages
     save_model(model, None, out)
     return {"rows_before": before, "rows": rows, "parameters": int(model.num_parameters())}
 

@@ -42,7 +42,7 @@ VERSIONS = {
     "tokenizer": 1,
     "init": 1,
     "import": 1,
-    "extend": 1,
+    "extend": 2,
     "pack": 2,
     "train": 1,
     "evaluate": 2,

@@ -80,6 +80,7 @@ class _Stage:
         from pandallm.data.packs import Packs
         from pandallm.model.folder import load_model, load_tokenizer, resolve_device
         from pandallm.train.forward import Forward
+        from pandallm.train.method import prepare_method
         from pandallm.train.optimizers import make_optimizer
         from pandallm.train.watch import Watch
         from pandallm.train.world import World
@@ -91,12 +92,13 @@ class _Stage:
         self.tokenizer = load_tokenizer(start)
         self.model = load_model(start, "float32", str(self.device))
         _check_fit(self.model, self.tokenizer, self.packs, packs, start)
+        self.method = prepare_method(self.model, spec, start, seed=seed)
         if spec.gradient_checkpointing:
             # The name changed within transformers 5.
             new = hasattr(self.model, "activation_checkpointing_enable")
             enable = self.model.activation_checkpointing_enable if new else self.model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
-        self.optimizer = make_optimizer(self.model, spec.optimizer)
+        self.optimizer = make_optimizer(self.model, spec.optimizer, set(self.method.rows))
         self.world = World(self.device)
         self.forward = Forward(self.model, self.dtype)
         self.watch = Watch(work, self.packs, name, self.device.type)
@@ -176,6 +178,7 @@ class _Stage:
                     lr=learning_rate(o, self.step, steps),
                     clip=o.clip,
                     sources=len(self.packs.sources),
+                    mask=self.method.mask_gradients,
                 )
                 self.step += 1
                 if note := self.watch.add(numbers, last=self.step == steps):
@@ -189,7 +192,7 @@ class _Stage:
             self.watch.read()
         # A stop signal from here on would cost the last steps: the save is short, so it is finished first.
         self.model.eval()
-        save_model(self.model.to(self.dtype), self.tokenizer, self.work / "model")
+        save_model(self.method.finish(self.model, self.work).to(self.dtype), self.tokenizer, self.work / "model")
         return {
             "steps": self.step,
             "trained_tokens": self.watch.trained_tokens,

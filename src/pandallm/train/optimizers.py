@@ -1,6 +1,6 @@
 """Optimizers by name; `register` adds one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pandallm.errors import BadInput
@@ -17,17 +17,19 @@ def register(name: str, make: Make) -> None:
     _MAKERS[name] = make
 
 
-def make_optimizer(model: Any, spec: OptimizerSpec) -> Any:
+def make_optimizer(model: Any, spec: OptimizerSpec, no_decay: Collection[str] = ()) -> Any:
     """The optimizer of the model's trainable parameters; weight decay on matrices only, as usual for norms and biases.
+
+    `no_decay`: names of matrices without it (those of which some rows must not move).
 
     Raises BadInput for an unknown kind.
     """
     if spec.kind not in _MAKERS:
         raise BadInput(f"optimizer.kind: '{spec.kind}' is not known.{nearest(spec.kind, sorted(_MAKERS))}")
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for n, p in named if p.ndim > 1 and n not in no_decay], "weight_decay": spec.weight_decay},
+        {"params": [p for n, p in named if p.ndim <= 1 or n in no_decay], "weight_decay": 0.0},
     ]
     return _MAKERS[spec.kind]([g for g in groups if g["params"]], spec)
 

@@ -1,7 +1,7 @@
 """One optimizer step: forward and backward over micro-batches, clip, update. Nothing here waits for the device."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,12 @@ def optimizer_step(
     lr: float,
     clip: float,
     sources: int,
+    mask: Callable[[Any], None] = lambda model: None,
 ) -> StepNumbers:
-    """`batches` are this rank's share of the step. The loss is the mean over the trained tokens of the whole step."""
+    """`batches` are this rank's share of the step. The loss is the mean over the trained tokens of the whole step.
+
+    `mask` is called with the model before clipping: it sets gradients of what stays as it is to zero.
+    """
     began = time.monotonic()
     model, device = forward.model, forward.device
     trained_S = sum(b.trained_by_source for b in batches)
@@ -55,6 +59,7 @@ def optimizer_step(
         (loss_sum / trained).backward()
         add_by_source(sums_S, losses_M, batch.source_ids_M)
     forward.end_step()
+    mask(model)
     if trained:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         for group in optimizer.param_groups:
