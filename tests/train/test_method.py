@@ -107,8 +107,3 @@ def test_adapters_in_bfloat16(stage: Callable[..., Any], tmp_path: Path) -> None
     full, half = (metrics(tmp_path / name)[-1] for name in ("full", "half"))
     assert half["loss"] == pytest.approx(full["loss"], rel=0.02)
     assert half["grad_norm"] == pytest.approx(full["grad_norm"], rel=0.2)
-
-
-def test_four_bits_are_refused(stage: Callable[..., Any]) -> None:
-    with pytest.raises(BadInput, match="qlora is not there yet"):
-        stage(spec={"method": LoraMethod(kind="qlora")})

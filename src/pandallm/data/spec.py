@@ -101,7 +101,7 @@ class TemplatesSpec(Spec):
 
 
 class ExpectedSpec(Spec):
-    """What a source is said to hold, for `panda plan` where its files are not here: records, and UTF-8 bytes or tokens of one."""
+    """What a source is said to hold where its files are not here: records, and UTF-8 bytes or tokens of one. For plans; no run reads it."""
 
     records: int = Field(gt=0)
     bytes_per_record: float | None = Field(default=None, gt=0)

@@ -307,6 +307,10 @@ class Run:
         from pandallm.model.folder import check_model_folder
         from pandallm.model.gguf import find_gguf
 
+        if (gpus := self.recipe.runtime.gpus or 1) > 1:
+            raise BadInput(
+                f"runtime.gpus: {gpus} training processes are not there yet; `panda run RECIPE runtime.gpus=1` trains on one GPU."
+            )
         base = self.recipe.base
         if base.gguf:
             find_gguf(base.gguf)

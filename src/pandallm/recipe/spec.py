@@ -38,7 +38,7 @@ class BaseSpec(Spec):
     gguf: GgufSpec | None = None
     scratch: ScratchSpec | None = None
     extend: ExtendSpec | None = None
-    shape: ShapeSpec | None = None  # for `panda plan`, where the model's config cannot be read
+    shape: ShapeSpec | None = None  # where the model's config cannot be read; nothing reads it yet
 
     @model_validator(mode="after")
     def _one_origin(self) -> "BaseSpec":
@@ -63,13 +63,11 @@ class RuntimeSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, gt=0)  # physical cores when left out
     workers: int | None = Field(None, gt=0)  # of data stages and of evaluation; physical cores when left out
-    gpus: int | None = Field(None, gt=0)  # training processes, one a GPU; all GPUs of this machine when left out
-    processes: int | None = Field(None, gt=0)  # training processes on a CPU; one when left out
-    # How weights, gradients and moments lie on several GPUs: copies; gradients and moments in parts; all in parts; in parts inside a node.
+    gpus: int | None = Field(
+        None, gt=0
+    )  # training processes, one a GPU; so far `panda run` trains on one and refuses more
+    # How weights, gradients and moments lie on several GPUs: copies; gradients and moments in parts; all in parts; in parts inside a node. Nothing reads it yet.
     sharding: Literal["auto", "replicate", "shard_gradients", "shard_all", "hybrid"] = "auto"
-    compile: bool | Literal["auto"] = "auto"  # torch.compile; auto: where a probe finds it faster
-    keep_checkpoints: int = Field(2, gt=0)
-    tracking: tuple[str, ...] = ()  # tensorboard, wandb, mlflow, trackio, or module:function of your own
     engine: Literal["local", "ray"] = "local"  # where shard tasks of data stages run; ray needs pandallm[ray]
     ray_address: str | None = None  # of a running cluster; without it Ray is started here
     save_every_seconds: float = Field(60.0, gt=0)

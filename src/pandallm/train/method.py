@@ -74,8 +74,6 @@ def prepare_method(model: Any, spec: TrainSpec, start: Path, *, seed: int) -> Me
     embeddings = _embedding_names(model)
     rows = _new_rows(model, spec, start)
     if isinstance(spec.method, LoraMethod):
-        if spec.method.kind == "qlora":
-            raise BadInput("method.kind: qlora is not there yet: take lora, with the frozen weights as they are.")
         whole = (spec.method.train_embeddings or EMBEDDINGS in spec.trainable) and not frozen & set(embeddings)
         method = Method(start)
         layers = _linear_targets(model, spec.method, trained)
@@ -162,7 +160,10 @@ def _linear_targets(model: Any, method: LoraMethod, trained: set[str]) -> list[s
 
 def _adapted(model: Any, method: LoraMethod, layers: list[str], seed: int) -> Any:
     """peft's wrapper; the model inside is changed in place. Short names where they say the same (they go into adapter_config.json)."""
-    from peft import LoraConfig, get_peft_model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise BadInput('method.kind: lora needs the package peft: `pip install "pandallm[lora]"`.') from None
 
     ends = {n.rsplit(".", 1)[-1] for n in layers}
     same = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.rsplit(".", 1)[-1] in ends]

@@ -35,10 +35,10 @@ class FullMethod(Spec):
 class LoraMethod(Spec):
     """Low-rank adapters (Hu et al. 2021) on frozen weights, through peft; merged into the saved model, and saved beside it.
 
-    `targets` are names of linear layers, or `all-linear`. qlora: the frozen weights in 4 bits (Dettmers et al. 2023; needs pandallm[qlora]).
+    `targets` are names of linear layers, or `all-linear`. Needs pandallm[lora].
     """
 
-    kind: Literal["lora", "qlora"]
+    kind: Literal["lora"]
     rank: int = Field(16, gt=0)
     alpha: float = Field(32.0, gt=0)
     targets: tuple[str, ...] = ("all-linear",)
@@ -46,20 +46,6 @@ class LoraMethod(Spec):
 
 
 Method = Annotated[FullMethod | LoraMethod, Field(discriminator="kind")]
-
-
-class WatchSpec(Spec):
-    """Bits per byte of the corpus's held-out documents while training; the stage ends early where they no longer fall.
-
-    `patience`: so many evaluations in a row without an improvement of `min_improvement` (share) end the stage; none: never.
-    Which weights are kept then: those of the best evaluation (`keep: best`) or the last ones.
-    """
-
-    every_steps: int = Field(gt=0)
-    max_bytes_per_source: int = Field(65536, gt=0)
-    patience: int | None = Field(None, gt=0)
-    min_improvement: float = Field(0.001, ge=0)
-    keep: Literal["last", "best"] = "last"
 
 
 class TrainSpec(Spec):
@@ -76,15 +62,12 @@ class TrainSpec(Spec):
     dtype: Dtype | Literal["auto"] = (
         "float32"  # auto: bfloat16 where the processor computes in it, else float32; resolved before the key
     )
-    gradient_checkpointing: bool | Literal["selective"] = False  # selective: all but what is cheap to keep
+    gradient_checkpointing: bool = False
     method: Method = FullMethod()
     # Patterns of parameter names, as in `model.layers.*.mlp.*`; `embeddings` stands for the embedding and the head, `new_rows`
     # for the rows that base.extend added to them.
     trainable: tuple[str, ...] = ("*",)
     freeze: tuple[str, ...] = ()
-    # How turns are written as tokens: `none` (one after the other), `base` (the model's own), or a named one, saved with the tokenizer.
-    chat_template: str = "none"
-    watch: WatchSpec | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainSpec":
