@@ -66,3 +66,14 @@ def test_the_cure_reads_coig_five_times_as_often_and_else_equals_the_mix() -> No
 def test_every_source_can_be_planned_without_its_files(path: Path) -> None:
     for corpus in load_recipe(str(path)).corpora.values():
         assert all(s.expected for s in corpus.sources.values())
+
+
+def test_more_than_one_training_process_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    from pandallm.errors import BadInput
+    from pandallm.pipeline.run import Run
+
+    folders = [f"runtime.store={tmp_path / 'store'}", f"runtime.runs={tmp_path / 'runs'}"]
+    recipe = load_recipe("microworld", ["runtime.gpus=2", *folders])
+    with pytest.raises(BadInput, match="runtime.gpus: 2 training processes are not there yet"):
+        Run(recipe).check_inputs()
+    assert not list(tmp_path.iterdir())
