@@ -15,19 +15,24 @@ CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 CACHE = Path("~/.cache/pandallm/benchmarks").expanduser()
 
 
-def peer_environment(folder: Path | None = None, packages: Sequence[str] = HARNESS) -> Path:
+def peer_environment(
+    folder: Path | None = None, packages: Sequence[str] = HARNESS, constraints: Path | None = CONSTRAINTS
+) -> Path:
     """The Python of a virtual environment with `packages`; made where it is missing (minutes, from the package index).
 
     `folder`: an environment that is there already is taken as it is. Default: below the user's cache, one per `packages`
-    and lock.
+    and lock. `constraints` None: for peers that need other versions than ours.
     """
     if folder is None:
-        key = json.dumps([list(packages), CONSTRAINTS.read_text(encoding="utf-8"), sys.version_info[:2]])
+        key = json.dumps(
+            [list(packages), constraints.read_text(encoding="utf-8") if constraints else "", sys.version_info[:2]]
+        )
         folder = CACHE / f"peers-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     python = folder.expanduser() / "bin" / "python"
     if not (folder / "made").is_file() and not python.is_file():
+        pins = ["-c", str(constraints)] if constraints else []
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), *packages], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *pins, *packages], check=True)
         (folder / "made").write_text("\n".join(packages))
     return python
 

@@ -205,8 +205,8 @@ def main() -> None:
     given = dict(e.split("=", 1) for e in options.peer_env)
     folder = {name: Path(path) for name, path in given.items()}
     pythons = {
-        "trl": peer_environment(folder.get("trl"), TRL),
-        "llama-factory": peer_environment(folder.get("llama-factory"), LLAMA_FACTORY),
+        "trl": peer_environment(folder.get("trl"), TRL, None),
+        "llama-factory": peer_environment(folder.get("llama-factory"), LLAMA_FACTORY, None),
     }
     threads = os.cpu_count() or 1
     options.work.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,17 @@ sys.path.insert(0, str(HELPERS))
 
 from pandallm.errors import Interrupted  # noqa: E402
 from pandallm.train.loop import train_stage  # noqa: E402
-from tests.train.tiny import first_fit, invented_examples, make_base, metrics, tiny_spec, weights, write_packs  # noqa: E402
+from tests.train.tiny import (  # noqa: E402
+    AfterSteps,
+    count_steps,
+    first_fit,
+    invented_examples,
+    make_base,
+    metrics,
+    tiny_spec,
+    weights,
+    write_packs,
+)
 
 STEPS = 10
 
@@ -80,21 +90,12 @@ def test_the_same_run_twice_gives_the_same_bits(base: Path, packs: Path, tmp_pat
 
 def test_stopped_again_and_again_gives_the_same_bits(base: Path, packs: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """A deadline after every third step, and a half-written checkpoint lying about each time."""
-    import pandallm.train.step as step
-
     train(base, packs, tmp_path / "whole")
-    one_step = step.optimizer_step
-    done: list[int] = []
-
-    def counted(*positional: Any, **named: Any) -> Any:
-        done.append(named["step"])
-        return one_step(*positional, **named)
-
-    monkeypatch.setattr(step, "optimizer_step", counted)
+    done = count_steps(monkeypatch)
     stops = 0
     while True:
         done.clear()
-        deadline = _After(done, 3)
+        deadline = AfterSteps(done, 3)
         try:
             train(base, packs, tmp_path / "parts", deadline=deadline)
             break
@@ -105,18 +106,6 @@ def test_stopped_again_and_again_gives_the_same_bits(base: Path, packs: Path, tm
             (half / "state.safetensors").write_bytes(b"half of it")
     assert stops == 3
     same_bits(tmp_path / "whole", tmp_path / "parts")
-
-
-class _After(float):
-    """A deadline that has passed once `done` holds `count` steps."""
-
-    def __new__(cls, done: list[int], count: int) -> "_After":
-        self = super().__new__(cls, 0.0)
-        self.done, self.count = done, count  # type: ignore[attr-defined]
-        return self
-
-    def __le__(self, now: float) -> bool:
-        return len(self.done) >= self.count  # type: ignore[attr-defined]
 
 
 def same_bits(a: Path, b: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from pandallm.errors import BadInput, Interrupted
 from pandallm.model.folder import load_model, save_model
 from pandallm.train.spec import LoraMethod, OptimizerSpec
-from tests.train.tiny import metrics, weights
+from tests.train.tiny import AfterSteps, count_steps, metrics, weights
 
 LORA = LoraMethod(kind="lora", rank=4, alpha=8)
 FAST = OptimizerSpec(lr=2e-2, warmup=2, weight_decay=0.01)
@@ -41,6 +41,21 @@ def test_patterns_that_name_nothing_are_told(stage: Callable[..., Any]) -> None:
         stage(spec={"trainable": ("new_rows",)})
     with pytest.raises(BadInput, match=r"method\.targets: 'q_prj' names no linear layer.*q_proj"):
         stage(spec={"method": LoraMethod(kind="lora", targets=("q_prj",))})
+
+
+def test_adapters_without_peft_are_refused_before_the_run_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import pandallm.train.method as method
+    from pandallm.pipeline.run import Run
+    from pandallm.recipe.load import load_recipe
+
+    monkeypatch.setattr(method, "find_spec", lambda name: None)
+    folders = [f"runtime.store={tmp_path / 'store'}", f"runtime.runs={tmp_path / 'runs'}"]
+    run = Run(load_recipe("microworld", ["stages.instruct.method={kind: lora}", *folders]))
+    with pytest.raises(BadInput, match=r"needs the package peft.*pandallm\[lora\]"):
+        run.check_inputs()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -92,11 +107,13 @@ def test_adapters_go_where_the_patterns_leave_layers(stage: Callable[..., Any], 
     assert changed(base, tmp_path / "work") == {f"model.layers.1.self_attn.{n}_proj.weight" for n in "qv"}
 
 
-def test_adapters_resume_bit_for_bit(stage: Callable[..., Any], tmp_path: Path) -> None:
+def test_adapters_resume_bit_for_bit(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage("straight", spec={"method": LORA})
     with pytest.raises(Interrupted):
-        stage("halted", spec={"method": LORA}, deadline=0.0)
-    stage("halted", spec={"method": LORA})
+        stage("halted", spec={"method": LORA}, deadline=AfterSteps(count_steps(monkeypatch), 5))
+    assert stage("halted", spec={"method": LORA})["resumed_from"] == [5]
     for name, tensor in weights(tmp_path / "straight").items():
         assert torch.equal(tensor, weights(tmp_path / "halted")[name]), name
 

@@ -8,12 +8,40 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from pandallm.train.spec import OptimizerSpec, TrainSpec
 
 VOCABULARY = 258
+
+
+class AfterSteps(float):
+    """A deadline that has passed once `done` holds `count` steps."""
+
+    def __new__(cls, done: list[int], count: int) -> "AfterSteps":
+        self = super().__new__(cls, 0.0)
+        self.done, self.count = done, count  # type: ignore[attr-defined]
+        return self
+
+    def __le__(self, now: float) -> bool:
+        return len(self.done) >= self.count  # type: ignore[attr-defined]
+
+
+def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets the number of each optimizer step from now on."""
+    import pandallm.train.step as step
+
+    one_step, done = step.optimizer_step, list[int]()
+
+    def counted(*positional: Any, **named: Any) -> Any:
+        done.append(named["step"])
+        return one_step(*positional, **named)
+
+    monkeypatch.setattr(step, "optimizer_step", counted)
+    return done
+
 
 Example = tuple[list[int], list[int]]  # token ids, loss mask
 

@@ -1,6 +1,5 @@
 """Devices that training may run on: peak rates, memory, bandwidth, a guessed price (no torch)."""
 
-import difflib
 import re
 from importlib import resources
 from pathlib import Path
@@ -9,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pandallm.errors import BadInput
-from pandallm.spec import Spec
+from pandallm.spec import Spec, nearest
 
 
 class DeviceSpec(Spec):
@@ -60,8 +59,6 @@ def parse_devices(text: str, table: dict[str, DeviceSpec]) -> tuple[int, str, De
     name = match[2] if match else text
     by_name = {known.lower(): known for known in table}
     if match is None or name.lower() not in by_name:
-        near = difflib.get_close_matches(name.lower(), by_name, n=1, cutoff=0.3)
-        meant = f"Did you mean '{by_name[near[0]]}'?" if near else f"Known: {', '.join(table)}."
-        raise BadInput(f"Unknown device '{name}'. {meant} Write it as 16xA100-80G.")
+        raise BadInput(f"Unknown device '{name}'.{nearest(name.upper(), list(table))} Write it as 16xA100-80G.")
     known = by_name[name.lower()]
     return int(match[1] or 1), known, table[known]

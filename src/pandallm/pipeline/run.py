@@ -44,7 +44,7 @@ VERSIONS = {
     "import": 1,
     "extend": 2,
     "pack": 2,
-    "train": 1,
+    "train": 2,
     "evaluate": 2,
     "delta": 2,
 }
@@ -306,11 +306,14 @@ class Run:
         """
         from pandallm.model.folder import check_model_folder
         from pandallm.model.gguf import find_gguf
+        from pandallm.train.method import check_method
 
         if (gpus := self.recipe.runtime.gpus or 1) > 1:
             raise BadInput(
                 f"runtime.gpus: {gpus} training processes are not there yet; `panda run RECIPE runtime.gpus=1` trains on one GPU."
             )
+        for plan, _, _ in self.plans().values():
+            check_method(plan)
         base = self.recipe.base
         if base.gguf:
             find_gguf(base.gguf)

@@ -36,7 +36,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
         factor_VD = weight_VD if copy_VD is None else copy_VD
         for at in range(0, len(targets_M), chunk):
             part = slice(at, at + chunk)
-            hidden, targets = hidden_MD[part].to(factor_VD.dtype), targets_M[part, None]
+            hidden, targets = hidden_MD[part], targets_M[part, None]
+            if copy_VD is not None:
+                hidden = hidden.to(copy_VD.dtype)
             logits = hidden @ factor_VD.t()
             if copy_VD is None:
                 logits = logits.float()

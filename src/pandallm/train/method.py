@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,9 @@ class Method:
     """How a stage trains its model; made by `prepare_method`.
 
     `rows`: for each parameter of which only some rows move, [first, one after the last] of them. `peft`: the adapters'
-    wrapper about the model, None for `full`. `start`: the folder that the frozen weights came from.
+    wrapper about the model, None for `full`.
     """
 
-    start: Path
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
     peft: Any = None
 
@@ -60,28 +60,33 @@ class Method:
         return merged
 
 
+def check_method(spec: TrainSpec) -> None:
+    """Raise BadInput where adapters are asked for and peft is not installed."""
+    if isinstance(spec.method, LoraMethod) and find_spec("peft") is None:
+        raise BadInput('method.kind: lora needs the package peft: `pip install "pandallm[lora]"`.')
+
+
 def prepare_method(model: Any, spec: TrainSpec, start: Path, *, seed: int) -> Method:
     """Freeze and put in place what `spec.method`, `trainable` and `freeze` say. Called before the optimizer and any sharding.
 
     LoRA (Hu et al. 2021, section 4): a frozen matrix W becomes W + alpha / rank * B A, B zero at the start, A drawn by
     `seed`; layers are exchanged in place, so `model` stays the same object. A layer that the patterns leave out gets no adapter.
-    Raises BadInput for a pattern or target that matches nothing, for `new_rows` of a model that was not extended, and where
+    Raises BadInput without peft, for a pattern or target that matches nothing, for `new_rows` of a model that was not extended, and where
     nothing is left to train.
     """
-    names = _names(model)
-    frozen = _matched(names, spec.freeze, model, "freeze")
-    trained = _matched(names, spec.trainable, model, "trainable") - frozen
+    check_method(spec)
+    frozen = _matched(model, spec.freeze, "freeze")
+    trained = _matched(model, spec.trainable, "trainable") - frozen
     embeddings = _embedding_names(model)
     rows = _new_rows(model, spec, start)
+    method = Method()
     if isinstance(spec.method, LoraMethod):
         whole = (spec.method.train_embeddings or EMBEDDINGS in spec.trainable) and not frozen & set(embeddings)
-        method = Method(start)
         layers = _linear_targets(model, spec.method, trained)
         method.peft = _adapted(model, spec.method, layers, seed)
         trained = set(embeddings) if whole else set()
     else:
         whole = bool(trained & set(embeddings))
-        method = Method(start)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
     if rows and not whole:
@@ -95,19 +100,14 @@ def prepare_method(model: Any, spec: TrainSpec, start: Path, *, seed: int) -> Me
     return method
 
 
-def _names(model: Any) -> list[str]:
-    """Every parameter name, both of tied matrices."""
-    return [name for name, _ in model.named_parameters(remove_duplicate=False)]
-
-
 def _embedding_names(model: Any) -> list[str]:
     matrices = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     return [n for n, p in model.named_parameters(remove_duplicate=False) if any(p is m for m in matrices)]
 
 
-def _matched(names: Iterable[str], patterns: Iterable[str], model: Any, setting: str) -> set[str]:
-    """The names that a pattern names, with those tied to them. Raises BadInput for a pattern without any,."""
-    names, found = list(names), set()
+def _matched(model: Any, patterns: Iterable[str], setting: str) -> set[str]:
+    """The names that a pattern names, with those tied to them. Raises BadInput for a pattern without any."""
+    names, found = [n for n, _ in model.named_parameters(remove_duplicate=False)], set[str]()
     for pattern in patterns:
         if pattern == ROWS:
             if setting == "freeze":
@@ -118,7 +118,7 @@ def _matched(names: Iterable[str], patterns: Iterable[str], model: Any, setting:
         else:
             here = {n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*")}
         if not here:
-            known = sorted({re.sub(r"\.\d+\.", ".*.", n) for n in _names(model)} | {EMBEDDINGS, ROWS})
+            known = sorted({re.sub(r"\.\d+\.", ".*.", n) for n in names} | {EMBEDDINGS, ROWS})
             raise BadInput(f"{setting}: '{pattern}' matches no parameter.{nearest(pattern, known)}")
         found |= here
     pointers = {id(model.get_parameter(n)) for n in found}
@@ -160,10 +160,7 @@ def _linear_targets(model: Any, method: LoraMethod, trained: set[str]) -> list[s
 
 def _adapted(model: Any, method: LoraMethod, layers: list[str], seed: int) -> Any:
     """peft's wrapper; the model inside is changed in place. Short names where they say the same (they go into adapter_config.json)."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise BadInput('method.kind: lora needs the package peft: `pip install "pandallm[lora]"`.') from None
+    from peft import LoraConfig, get_peft_model
 
     ends = {n.rsplit(".", 1)[-1] for n in layers}
     same = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.rsplit(".", 1)[-1] in ends]
