@@ -75,5 +75,5 @@ def test_more_than_one_training_process_is_refused_before_anything_is_written(tm
     folders = [f"runtime.store={tmp_path / 'store'}", f"runtime.runs={tmp_path / 'runs'}"]
     recipe = load_recipe("microworld", ["runtime.gpus=2", *folders])
     with pytest.raises(BadInput, match=r"runtime\.gpus: 2 training processes are not there yet"):
-        Run(recipe).check_inputs()
+        Run(recipe).execute()
     assert not list(tmp_path.iterdir())

@@ -54,7 +54,7 @@ def test_adapters_without_peft_are_refused_before_the_run_begins(
     folders = [f"runtime.store={tmp_path / 'store'}", f"runtime.runs={tmp_path / 'runs'}"]
     run = Run(load_recipe("microworld", ["stages.instruct.method={kind: lora}", *folders]))
     with pytest.raises(BadInput, match=r"needs the package peft.*pandallm\[lora\]"):
-        run.check_inputs()
+        run.execute()
     assert not list(tmp_path.iterdir())
 
 

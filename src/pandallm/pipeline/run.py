@@ -249,6 +249,7 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         """Do everything the recipe says and write the run folder. Returns the content of scores.json (empty without evaluation)."""
+        self.check_training()
         self.check_inputs()
         with exclusive(self.folder / ".lock", f"Another `panda run` is writing {self.folder}; wait for it or stop it."):
             try:
@@ -299,13 +300,8 @@ class Run:
             card = model_card(read_json(self.folder / "manifest.json"), scores, recipe, card_sources(self.folder, {}))
             write_text(self.folder / "model_card.md", card)
 
-    def check_inputs(self) -> None:
-        """Every file that the recipe names is there and every benchmark can be read, before anything is written.
-
-        What the synthetic world will make is left out.
-        """
-        from pandallm.model.folder import check_model_folder
-        from pandallm.model.gguf import find_gguf
+    def check_training(self) -> None:
+        """What the recipe asks of training can be done here; data can be built where it cannot."""
         from pandallm.train.method import check_method
 
         if (gpus := self.recipe.runtime.gpus or 1) > 1:
@@ -314,6 +310,15 @@ class Run:
             )
         for plan, _, _ in self.plans().values():
             check_method(plan)
+
+    def check_inputs(self) -> None:
+        """Every file that the recipe names is there and every benchmark can be read, before anything is written.
+
+        What the synthetic world will make is left out.
+        """
+        from pandallm.model.folder import check_model_folder
+        from pandallm.model.gguf import find_gguf
+
         base = self.recipe.base
         if base.gguf:
             find_gguf(base.gguf)
