@@ -148,8 +148,10 @@ def test_leaving_early_ends_the_workers() -> None:
     assert time.monotonic() - started < 10
 
 
+# A shell that starts tests in the background lets them ignore SIGINT, and they hand that on.
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.evaluate.scripted import Asked, never, opened
 if __name__ == "__main__":
     backend = opened(devices=["cpu", "cpu"])
