@@ -1,77 +1,177 @@
-"""Checkpoints are whole or not there."""
+"""Checkpoints are whole or not there, and go on bit for bit."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pandallm.train.checkpoint import checkpoint_state, complete_checkpoints, load_checkpoint, save_checkpoint
+import pandallm.train.checkpoint as checkpoint
+from pandallm.errors import BadInput, PandaError
+from pandallm.train.checkpoint import Checkpoints, complete_checkpoints, difference
+from pandallm.train.world import World
+
+ALONE = World(torch.device("cpu"))
 
 
 def trained(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
-    model = torch.nn.Linear(4, 3)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     for _ in range(3):
-        model(torch.randn(2, 4)).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        one_step(model, optimizer, torch.randn(2, 4))
     return model, optimizer
+
+
+def one_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor) -> None:
+    model(batch).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def save(work: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *steps: int, keep: int = 2) -> None:
+    checkpoints = Checkpoints(work, ALONE, keep)
+    for step in steps:
+        checkpoints.save(model, optimizer, step, {"note": "x"})
+    checkpoints.wait()
+
+
+def names(work: Path) -> list[int]:
+    return [int(p.name.removeprefix("step-")) for p in complete_checkpoints(work)]
 
 
 def test_round_trip_goes_on_bit_for_bit(tmp_path: Path) -> None:
     model, optimizer = trained(0)
-    folder = save_checkpoint(tmp_path, model, optimizer, 3, {"note": "x"})
+    save(tmp_path, model, optimizer, 3)
     other, fresh = trained(1)
-    load_checkpoint(folder, other, fresh)
-    assert checkpoint_state(folder) == {"step": 3, "note": "x"}
+    found = Checkpoints(tmp_path, ALONE)
+    assert found.latest == {"step": 3, "note": "x"}
+    found.load(other, fresh)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     batch = torch.randn(2, 4)
-    for m, o in ((model, optimizer), (other, fresh)):
-        m(batch).sum().backward()
-        o.step()
-    for a, b in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(a, b)
+    one_step(model, optimizer, batch)
+    one_step(other, fresh, batch)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_what_is_written_is_the_moment_of_the_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop trains on while the write is held back."""
+    import threading
+
+    model, optimizer = trained(0)
+    before = [p.detach().clone() for p in model.parameters()]
+    gate = threading.Event()
+    write = checkpoint.write_shard
+
+    def held(*arguments: Any) -> None:
+        assert gate.wait(30)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write_shard", held)
+    checkpoints = Checkpoints(tmp_path, ALONE)
+    checkpoints.save(model, optimizer, 1, {})
+    one_step(model, optimizer, torch.randn(2, 4))
+    assert names(tmp_path) == []
+    gate.set()
+    checkpoints.wait()
+    other, fresh = trained(1)
+    Checkpoints(tmp_path, ALONE).load(other, fresh)
+    assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
 
 
 def test_random_state_is_restored(tmp_path: Path) -> None:
     model, optimizer = trained(0)
-    folder = save_checkpoint(tmp_path, model, optimizer, 1, {})
+    save(tmp_path, model, optimizer, 1)
     wanted = torch.rand(3)
-    load_checkpoint(folder, model, optimizer)
+    Checkpoints(tmp_path, ALONE).load(model, optimizer)
     assert torch.equal(torch.rand(3), wanted)
 
 
-def test_two_are_kept_and_half_written_ones_are_not_read(tmp_path: Path) -> None:
+def test_the_newest_are_kept_and_half_written_ones_are_not_read(tmp_path: Path) -> None:
     model, optimizer = trained(0)
-    for step in (1, 2, 3):
-        save_checkpoint(tmp_path, model, optimizer, step, {})
-    assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
+    save(tmp_path, model, optimizer, 1, 2, 3)
+    assert names(tmp_path) == [2, 3]
     newest = tmp_path / ".checkpoints" / "step-00000003"
-    tensors = (newest / "state.safetensors").read_bytes()
-    (newest / "state.safetensors").write_bytes(tensors[:-1])
-    assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000002"]
-    (newest / "state.safetensors").write_bytes(tensors)
+    shard = newest / "shard-00000.safetensors"
+    tensors = shard.read_bytes()
+    shard.write_bytes(tensors[:-1])
+    assert names(tmp_path) == [2]
+    shard.write_bytes(tensors)
     (newest / "complete.json").unlink()
-    assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000002"]
-    save_checkpoint(tmp_path, model, optimizer, 3, {})  # over the half-written one
-    assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
+    assert names(tmp_path) == [2]
+    save(tmp_path, model, optimizer, 3)  # over the half-written one
+    assert names(tmp_path) == [2, 3]
+    save(tmp_path, model, optimizer, 4, keep=1)
+    assert names(tmp_path) == [4]
 
 
-@pytest.mark.parametrize("where", ["save_file", "fsync_folder", "write_json"])
-def test_dying_anywhere_in_a_save_leaves_the_last_one(
+def test_what_killed_saves_left_is_removed(tmp_path: Path) -> None:
+    model, optimizer = trained(0)
+    save(tmp_path, model, optimizer, 1)
+    root = tmp_path / ".checkpoints"
+    shutil.copytree(root / "step-00000001", root / ".part-00000002")
+    shutil.copytree(root / "step-00000001", root / "step-00000003")
+    for left in (root / ".part-00000002", root / "step-00000003"):
+        (left / "complete.json").unlink()
+    Checkpoints(tmp_path, ALONE)
+    assert [p.name for p in root.iterdir()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("where", ["write_shard", "fsync_folder", "write_json"])
+def test_failing_anywhere_in_a_save_leaves_the_last_one_and_is_told(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pandallm.train.checkpoint as checkpoint
-
     model, optimizer = trained(0)
-    save_checkpoint(tmp_path, model, optimizer, 1, {})
+    save(tmp_path, model, optimizer, 1)
 
-    def die(*args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, where, die)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path, model, optimizer, 2, {})
-    assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000001"]
+    checkpoints = Checkpoints(tmp_path, ALONE)
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, where, full)
+        checkpoints.save(model, optimizer, 2, {})
+        with pytest.raises(OSError, match="No space"):
+            checkpoints.save(model, optimizer, 3, {})
+    assert names(tmp_path) == [1]
+    checkpoints.save(model, optimizer, 3, {})
+    checkpoints.wait()
+    assert names(tmp_path) == [1, 3]
+
+
+def test_frozen_parameters_are_not_saved(tmp_path: Path) -> None:
+    model, optimizer = trained(0)
+    model[0].requires_grad_(False)  # type: ignore[index]
+    save(tmp_path, model, optimizer, 1)
+    other, fresh = trained(1)
+    with pytest.raises(BadInput, match=r"0\.bias is in only one"):
+        Checkpoints(tmp_path, ALONE).load(other, fresh)
+    other[0].requires_grad_(False)  # type: ignore[index]
+    frozen = other[0].weight.clone()  # type: ignore[index]
+    Checkpoints(tmp_path, ALONE).load(other, fresh)
+    assert torch.equal(other[0].weight, frozen)  # type: ignore[index]
+    assert torch.equal(other[1].weight, model[1].weight)  # type: ignore[index]
+
+
+def test_a_rank_that_writes_nothing_costs_that_checkpoint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = trained(0)
+    save(tmp_path, model, optimizer, 1)
+    monkeypatch.setattr(checkpoint, "SHARD_PATIENCE", 0.05)
+    checkpoints = Checkpoints(tmp_path, ALONE)
+    checkpoints.world = World(torch.device("cpu"), 0, 2)
+    checkpoints.save(model, optimizer, 2, {})
+    with pytest.raises(PandaError, match=r"shard-00001.*not written"):
+        checkpoints.wait()
+    assert names(tmp_path) == [1]
+
+
+def test_difference_names_what_changed() -> None:
+    before = {"optimizer": {"lr": 0.001, "kind": "adamw"}, "seed": 1, "gone": {}}
+    now = {"optimizer": {"lr": 0.002, "kind": "adamw"}, "seed": 1, "new": None}
+    assert difference(before, before) == []
+    assert difference(before, now) == [
+        "optimizer.lr was 0.001, is now 0.002",
+        "gone was {}, is now absent",
+        "new was absent, is now null",
+    ]

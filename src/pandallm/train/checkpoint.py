@@ -1,53 +1,181 @@
-"""Checkpoints of a stage under way: never half-read, the last two kept, no pickle.
+"""Checkpoints of a stage under way: never half-read, written in the background, the newest ones kept, no pickle.
 
-`.checkpoints/step-00000040/` holds `state.safetensors` (weights, AdamW moments, random state), `state.json` and, written
-last, `complete.json` with the size of the tensors. A folder without it is what a killed save left and is never read.
+`.checkpoints/step-00000040/` holds `shard-00000.safetensors`, one file per rank (`train/shards.py`), `state.json` and,
+written last, `complete.json` with the size of every shard. A folder without it is what a killed save left and is never
+read. Only trained parameters are kept: frozen ones are in the stage's start.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
+from pandallm.errors import BadInput, PandaError
 from pandallm.store import read_json, write_json
 from pandallm.store.files import fsync_folder
+from pandallm.train.shards import Part, Shards, part_of, write_shard
+from pandallm.train.world import World
 
-KEEP = 2
-_FOLDER, _TENSORS, _STATE, _MARKER = ".checkpoints", "state.safetensors", "state.json", "complete.json"
+_FOLDER, _STATE, _MARKER, _PART = ".checkpoints", "state.json", "complete.json", ".part-"
+#: Seconds the main rank waits for the other ranks' shards of one checkpoint.
+SHARD_PATIENCE = 1800.0
 
 
-def save_checkpoint(
-    work: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, state: dict[str, Any]
-) -> Path:
-    """Save everything after `step` steps; `state` is the caller's own JSON. Returns the checkpoint's folder."""
-    root = work / _FOLDER
-    target, part = root / f"step-{step:08d}", root / ".part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    tensors: dict[str, torch.Tensor] = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    for name, parameter in model.named_parameters():
-        tensors[f"model.{name}"] = parameter.detach().contiguous()
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value.detach().contiguous()
-    save_file(tensors, part / _TENSORS)
-    with open(part / _TENSORS, "rb") as f:
-        os.fsync(f.fileno())
-    write_json(part / _STATE, {"step": step, **state})
-    fsync_folder(part)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(part, target)
-    fsync_folder(root)
-    write_json(target / _MARKER, {"bytes": (target / _TENSORS).stat().st_size})
-    for old in complete_checkpoints(work)[:-KEEP]:
-        (old / _MARKER).unlink()  # first, so that a killed removal is not read either
-        shutil.rmtree(old)
-    return target
+class Checkpoints:
+    """Saves and loads one stage. Every rank makes one at the same place, and calls `save` after the same steps.
+
+    Ranks meet on the file system only (a folder they share), so a write in the background never touches the process
+    group. Made anew, it removes what killed saves left.
+    """
+
+    def __init__(self, work: Path, world: World, keep: int = 2) -> None:
+        self.root, self.world, self.keep = work / _FOLDER, world, keep
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._saved = -1
+        self._closing = threading.Event()
+        if world.main:
+            for left in [*self.root.glob(f"{_PART}*"), *self.root.glob("step-*")]:
+                if not (left / _MARKER).exists():
+                    shutil.rmtree(left)
+        if world.size > 1:
+            torch.distributed.barrier()
+        self._found = complete_checkpoints(work)
+        if world.size > 1:
+            torch.distributed.barrier()  # nobody saves before everybody has looked
+
+    @property
+    def latest(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint's state and "step" when this object was made, None without one."""
+        return dict(read_json(self._found[-1] / _STATE)["state"]) if self._found else None
+
+    def load(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put trained weights, optimizer and random state of the newest checkpoint back, bit for bit.
+
+        It may have been saved by another number of ranks. Then the random state is rank 0's on every rank.
+        Raises BadInput when the model's trained parameters are not those of the checkpoint.
+        """
+        folder = self._found[-1]
+        files = sorted(folder.glob("shard-*.safetensors"))
+        shards = Shards(files)
+        random = self.world.rank if len(files) == self.world.size else 0
+        _load_tensors(shards, read_json(folder / _STATE)["optimizer"], model, optimizer, folder)
+        for kind, put in (("cpu", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
+            key = f"random.{kind}.{random}"
+            if key in shards.names and (kind == "cpu" or torch.cuda.is_available()):
+                put(shards.read(key, (0,), shards.shape(key)))
+
+    def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, state: dict[str, Any]) -> None:
+        """Take a copy of everything after `step` steps now, write it in the background. `state`: the caller's own JSON.
+
+        Waits for the write before it, and raises what that raised. The same step again is not saved twice.
+        """
+        self.wait()
+        if step == self._saved:
+            return
+        parts, values = self._snapshot(model, optimizer)
+        document = {"state": {"step": step, **state}, "optimizer": values}
+        self._saved = step
+        self._thread = threading.Thread(
+            target=self._guarded, args=(step, parts, document), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until the write under way is on the disk. Raises what it raised."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._error:
+            error, self._error, self._saved = self._error, None, -1
+            raise error
+
+    def close(self) -> None:
+        """Leave: let a write under way end, but wait for no other rank, and raise nothing."""
+        self._closing.set()
+        with contextlib.suppress(BaseException):
+            self.wait()
+
+    def _snapshot(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[dict[str, Part], dict[str, dict[str, Any]]]:
+        """Host copies of what this rank writes, and the optimizer's values that are no tensors. Buffers are used again."""
+        parts: dict[str, Part] = {}
+        values: dict[str, dict[str, Any]] = {}
+        main = self.world.main
+
+        def take(key: str, tensor: torch.Tensor) -> None:
+            part = part_of(tensor, main)
+            if part.owner:
+                parts[key] = Part(self._copy(key, part.local), part.offset, part.whole, True)
+
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            take(f"model.{name}", parameter)
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, torch.Tensor):
+                    take(f"optimizer.{key}.{name}", value)
+                else:
+                    values.setdefault(name, {})[key] = value
+        random = torch.get_rng_state()
+        parts[f"random.cpu.{self.world.rank}"] = Part(random, (0,), tuple(random.shape), True)
+        if torch.cuda.is_available():  # not run on a GPU yet
+            random = torch.cuda.get_rng_state()
+            parts[f"random.cuda.{self.world.rank}"] = Part(random, (0,), tuple(random.shape), True)
+            torch.cuda.synchronize()
+        return parts, values
+
+    def _copy(self, key: str, tensor: torch.Tensor) -> torch.Tensor:
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._buffers[key] = buffer
+        buffer.copy_(tensor, non_blocking=True)
+        return buffer
+
+    def _guarded(self, step: int, parts: dict[str, Part], document: dict[str, Any]) -> None:
+        try:
+            self._write(step, parts, document)
+        except BaseException as error:  # handed to the loop by wait()
+            self._error = error
+
+    def _write(self, step: int, parts: dict[str, Part], document: dict[str, Any]) -> None:
+        part, target = self.root / f"{_PART}{step:08d}", self.root / f"step-{step:08d}"
+        part.mkdir(parents=True, exist_ok=True)
+        shard = part / f"shard-{self.world.rank:05d}.safetensors"
+        hidden = shard.with_suffix(".writing")
+        write_shard(hidden, parts)
+        os.replace(hidden, shard)
+        if not self.world.main:
+            return
+        write_json(part / _STATE, document)
+        shards = self._await_shards(part)
+        fsync_folder(part)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(part, target)
+        fsync_folder(self.root)
+        write_json(target / _MARKER, {"bytes": {f.name: (target / f.name).stat().st_size for f in shards}})
+        for old in complete_checkpoints(self.root.parent)[: -self.keep]:
+            (old / _MARKER).unlink()  # first, so that a killed removal is not read either
+            shutil.rmtree(old)
+
+    def _await_shards(self, part: Path) -> list[Path]:
+        """The shards of all ranks, once they are there."""
+        wanted = [part / f"shard-{rank:05d}.safetensors" for rank in range(self.world.size)]
+        until = time.monotonic() + SHARD_PATIENCE
+        while missing := [f for f in wanted if not f.exists()]:
+            if self._closing.is_set() or time.monotonic() > until:
+                raise PandaError(f"{missing[0]} was not written by its rank: that checkpoint is left out.")
+            time.sleep(0.02)
+        return wanted
 
 
 def complete_checkpoints(work: Path) -> list[Path]:
@@ -55,34 +183,85 @@ def complete_checkpoints(work: Path) -> list[Path]:
     found = []
     for folder in sorted((work / _FOLDER).glob("step-*")):
         try:
-            size = json.loads((folder / _MARKER).read_text())["bytes"]
-            whole = (folder / _TENSORS).stat().st_size == size and (folder / _STATE).is_file()
-        except (OSError, ValueError, KeyError, TypeError):
+            sizes = json.loads((folder / _MARKER).read_text())["bytes"]
+            whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+            whole = whole and bool(sizes) and (folder / _STATE).is_file()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         if whole:
             found.append(folder)
     return found
 
 
-def checkpoint_state(folder: Path) -> dict[str, Any]:
-    """The JSON saved with it, and "step"."""
-    return dict(read_json(folder / _STATE))
+def difference(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two nested settings: ["optimizer.lr was 0.001, is now 0.002", ...]."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{key} was {_shown(old, key)}, is now {_shown(new, key)}"
+        for key in [*old, *(k for k in new if k not in old)]
+        if (key in old) != (key in new) or old[key] != new[key]
+    ]
 
 
-def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights, optimizer and random state back, bit for bit."""
-    tensors = load_file(folder / _TENSORS)
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    moments: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        nested = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def _shown(flat: dict[str, Any], key: str) -> str:
+    text = json.dumps(flat[key], ensure_ascii=False) if key in flat else "absent"
+    return text if len(text) <= 40 else f"{text[:16]}..."
+
+
+def _load_tensors(
+    shards: Shards,
+    values: dict[str, dict[str, Any]],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    folder: Path,
+) -> None:
+    moments: dict[str, dict[str, str]] = {}
+    for key in shards.names:
         kind, _, rest = key.partition(".")
         if kind == "optimizer":
             moment, _, name = rest.partition(".")
-            moments.setdefault(name, {})[moment] = tensor
+            moments.setdefault(name, {})[moment] = key
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    saved = {k.removeprefix("model.") for k in shards.names if k.startswith("model.")}
+    if odd := sorted(saved ^ set(trained)):
+        raise BadInput(f"{folder} does not hold what this stage trains: {odd[0]} is in only one of them; delete it.")
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-            if name in moments:
-                optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments[name].items()}
+        for name, parameter in trained.items():
+            key = f"model.{name}"
+            if shards.shape(key) != tuple(parameter.shape):
+                raise BadInput(
+                    f"{folder}: {name} has shape {list(shards.shape(key))} there, {list(parameter.shape)} in the model."
+                )
+            here = part_of(parameter, True)
+            here.local.copy_(shards.read(key, here.offset, here.local.shape))
+            state: dict[str, Any] = dict(values.get(name, {}))
+            for moment, moment_key in moments.get(name, {}).items():
+                state[moment] = _moment(shards, moment_key, parameter, here)
+            if state:
+                optimizer.state[parameter] = state
+
+
+def _moment(shards: Shards, key: str, parameter: torch.Tensor, here: Part) -> torch.Tensor:
+    """A moment of the parameter's shape is cut as the parameter is; others (a step count) are whole on every rank."""
+    from torch.distributed.tensor import DTensor
+
+    whole = shards.shape(key)
+    if not isinstance(parameter, DTensor) or whole != tuple(parameter.shape):
+        return shards.read(key, (0,) * len(whole), whole).to(parameter.device)
+    local = shards.read(key, here.offset, here.local.shape).to(here.local.device)
+    return DTensor.from_local(
+        local,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )

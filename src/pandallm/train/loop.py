@@ -10,7 +10,7 @@ from typing import Any
 
 from pandallm.errors import BadInput, Interrupted
 from pandallm.progress import SILENT, Progress
-from pandallm.store import digest_file, digest_json
+from pandallm.store import digest_file
 from pandallm.train.spec import TrainSpec
 from pandallm.train.stop import stop_signals
 
@@ -30,6 +30,7 @@ def train_stage(
     save_every_seconds: float = 60,
     deadline: float | None = None,
     deterministic: bool = True,
+    keep_checkpoints: int = 2,
     progress: Progress = SILENT,
     name: str = "train",
 ) -> dict[str, Any]:
@@ -51,10 +52,11 @@ def train_stage(
         torch.set_num_threads(threads)
     try:
         with _deterministic(deterministic), stop_signals() as stopped:
-            stage = _Stage(start, packs, spec, work, seed, device, name, progress)
+            stage = _Stage(start, packs, spec, work, seed, device, name, progress, keep_checkpoints)
             try:
                 return stage.run(save_every_seconds, deadline, stopped)
             finally:
+                stage.checkpoints.close()
                 stage.watch.close()
     finally:
         torch.set_num_threads(before)
@@ -74,11 +76,13 @@ class _Stage:
         device: str,
         name: str,
         progress: Progress,
+        keep_checkpoints: int,
     ) -> None:
         import torch
 
         from pandallm.data.packs import Packs
         from pandallm.model.folder import load_model, load_tokenizer, resolve_device
+        from pandallm.train.checkpoint import Checkpoints
         from pandallm.train.forward import Forward
         from pandallm.train.method import prepare_method
         from pandallm.train.optimizers import make_optimizer
@@ -106,15 +110,14 @@ class _Stage:
         self.step = 0
         self.resumed_from: list[int] = []
         # Settings that do not change the weights beyond rounding may change between a stop and going on.
-        settings = spec.model_dump(exclude={"micro_batch_tokens", "gradient_checkpointing"})
-        self.identity = digest_json(
-            {
-                "spec": settings,
-                "seed": seed,
-                "packs": digest_file(packs / "pack.json"),
-                "start": digest_file(start / "config.json"),
-            }
-        )
+        settings = spec.model_dump(mode="json", exclude={"micro_batch_tokens", "gradient_checkpointing"})
+        self.identity = {
+            **settings,
+            "seed": seed,
+            "packs": digest_file(packs / "pack.json"),
+            "start": digest_file(start / "config.json"),
+        }
+        self.checkpoints = Checkpoints(work, self.world, keep_checkpoints)
         self.probe = self._probe()
         self._resume()
 
@@ -131,16 +134,19 @@ class _Stage:
         return packing_probe(self.model, sorted(by_row, key=len, reverse=True)[:2], self.dtype)
 
     def _resume(self) -> None:
-        from pandallm.train.checkpoint import checkpoint_state, complete_checkpoints, load_checkpoint
+        from pandallm.train.checkpoint import difference
 
-        found = complete_checkpoints(self.work)
-        if not found:
+        state = self.checkpoints.latest
+        if state is None:
             self.watch.open(None)
             return
-        state = checkpoint_state(found[-1])
-        if state["identity"] != self.identity:
-            raise BadInput(f"{self.work} holds checkpoints of another training; delete it or name another folder.")
-        load_checkpoint(found[-1], self.model, self.optimizer)
+        if changes := difference(state["identity"], self.identity):
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            raise BadInput(
+                f"{self.work} holds checkpoints of another training ({'; '.join(changes[:3])}{more}): "
+                "delete it or name another folder."
+            )
+        self.checkpoints.load(self.model, self.optimizer)
         self.step = state["step"]
         self.resumed_from = [*state["resumed_from"], self.step]
         self.watch.open(state)
@@ -165,6 +171,7 @@ class _Stage:
                     stopped.append("the time budget")
                 if stopped:
                     self._save()
+                    self.checkpoints.wait()
                     raise Interrupted(
                         f"{self.name} was stopped by {stopped[0]} after step {self.step} of {steps} and is saved: "
                         "run the same command again to go on."
@@ -190,6 +197,7 @@ class _Stage:
                     last_save = time.monotonic()
                     save_cost = last_save - now
             self.watch.read()
+        self.checkpoints.wait()
         # A stop signal from here on would cost the last steps: the save is short, so it is finished first.
         self.model.eval()
         save_model(self.method.finish(self.model, self.work).to(self.dtype), self.tokenizer, self.work / "model")
@@ -203,10 +211,8 @@ class _Stage:
         }
 
     def _save(self) -> None:
-        from pandallm.train.checkpoint import save_checkpoint
-
         state = {"identity": self.identity, "resumed_from": self.resumed_from, **self.watch.state()}
-        save_checkpoint(self.work, self.model, self.optimizer, self.step, state)
+        self.checkpoints.save(self.model, self.optimizer, self.step, state)
 
 
 def _check_fit(model: Any, tokenizer: Any, packs: Any, folder: Path, start: Path) -> None:
