@@ -235,6 +235,7 @@ class Run:
                 device=runtime.device,
                 threads=runtime.threads,
                 save_every_seconds=runtime.save_every_seconds,
+                keep_checkpoints=runtime.keep_checkpoints,
                 deadline=self.deadline,
                 deterministic=runtime.deterministic,
                 progress=progress,

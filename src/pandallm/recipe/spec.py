@@ -70,6 +70,7 @@ class RuntimeSpec(Spec):
     engine: Literal["local", "ray"] = "local"  # where shard tasks of data stages run; ray needs pandallm[ray]
     ray_address: str | None = None  # of a running cluster; without it Ray is started here
     save_every_seconds: float = Field(60.0, gt=0)
+    keep_checkpoints: int = Field(2, gt=0)  # of a stage under way; a finished stage keeps none
     stop_after_minutes: float | None = Field(None, gt=0)
     deterministic: bool = True
     store: str = ".panda/store"
