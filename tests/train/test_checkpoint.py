@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import pandallm.train.checkpoint as checkpoint
-from pandallm.errors import BadInput, PandaError
-from pandallm.train.checkpoint import Checkpoints, complete_checkpoints, difference
+from pandallm.errors import BadInput
+from pandallm.train.checkpoint import Checkpoints, SaveFailed, complete_checkpoints, difference
+from pandallm.train.shards import write_shard
 from pandallm.train.world import World
 
 ALONE = World(torch.device("cpu"))
@@ -62,11 +63,10 @@ def test_what_is_written_is_the_moment_of_the_save(tmp_path: Path, monkeypatch: 
     model, optimizer = trained(0)
     before = [p.detach().clone() for p in model.parameters()]
     gate = threading.Event()
-    write = checkpoint.write_shard
 
     def held(*arguments: Any) -> None:
         assert gate.wait(30)
-        write(*arguments)
+        write_shard(*arguments)
 
     monkeypatch.setattr(checkpoint, "write_shard", held)
     checkpoints = Checkpoints(tmp_path, ALONE)
@@ -118,26 +118,54 @@ def test_what_killed_saves_left_is_removed(tmp_path: Path) -> None:
     assert [p.name for p in root.iterdir()] == ["step-00000001"]
 
 
-@pytest.mark.parametrize("where", ["write_shard", "fsync_folder", "write_json"])
-def test_failing_anywhere_in_a_save_leaves_the_last_one_and_is_told(
-    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("where", ["write_shard", "fsync_folder", "write_json", "os.replace"])
+def test_a_full_disk_costs_that_checkpoint_only(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on with a sentence, the last one stays, and nothing of the failed one takes room."""
     model, optimizer = trained(0)
     save(tmp_path, model, optimizer, 1)
+    told: list[str] = []
 
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    checkpoints = Checkpoints(tmp_path, ALONE)
+    checkpoints = Checkpoints(tmp_path, ALONE, tell=told.append)
     with monkeypatch.context() as broken:
-        broken.setattr(checkpoint, where, full)
+        broken.setattr(f"pandallm.train.checkpoint.{where}", full)
         checkpoints.save(model, optimizer, 2, {})
-        with pytest.raises(OSError, match="No space"):
-            checkpoints.save(model, optimizer, 3, {})
-    assert names(tmp_path) == [1]
-    checkpoints.save(model, optimizer, 3, {})
+        with pytest.raises(SaveFailed, match="No space left on device"):
+            checkpoints.wait()
+        assert [p.name for p in (tmp_path / ".checkpoints").iterdir()] == ["step-00000001"]
+        checkpoints.save(model, optimizer, 3, {})
+        while checkpoints._thread and checkpoints._thread.is_alive():
+            checkpoints._thread.join()
+    checkpoints.save(model, optimizer, 4, {})
+    assert told == [
+        "The checkpoint after step 3 was not saved (No space left on device); the one after step 1 stays. Training goes on."
+    ]
     checkpoints.wait()
-    assert names(tmp_path) == [1, 3]
+    assert names(tmp_path) == [1, 4]
+
+
+def test_a_bug_in_a_save_is_not_taken_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = trained(0)
+    monkeypatch.setattr(checkpoint, "write_shard", lambda *a: 1 / 0)
+    checkpoints = Checkpoints(tmp_path, ALONE)
+    checkpoints.save(model, optimizer, 2, {})
+    with pytest.raises(ZeroDivisionError):
+        checkpoints.save(model, optimizer, 3, {})
+
+
+def test_the_step_that_was_loaded_is_not_written_again(tmp_path: Path) -> None:
+    """It would have to be removed first, and might be the only one."""
+    model, optimizer = trained(0)
+    save(tmp_path, model, optimizer, 1)
+    marker = tmp_path / ".checkpoints" / "step-00000001" / "complete.json"
+    before = marker.stat().st_ino
+    checkpoints = Checkpoints(tmp_path, ALONE, keep=1)
+    checkpoints.load(model, optimizer)
+    checkpoints.save(model, optimizer, 1, {})
+    checkpoints.wait()
+    assert marker.stat().st_ino == before
 
 
 def test_frozen_parameters_are_not_saved(tmp_path: Path) -> None:
@@ -154,16 +182,63 @@ def test_frozen_parameters_are_not_saved(tmp_path: Path) -> None:
     assert torch.equal(other[1].weight, model[1].weight)  # type: ignore[index]
 
 
+def rank(work: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
+    """That of one of two ranks, in this process: they meet on the file system alone."""
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
+    return Checkpoints(work, World(torch.device("cpu"), number, 2))
+
+
 def test_a_rank_that_writes_nothing_costs_that_checkpoint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = trained(0)
     save(tmp_path, model, optimizer, 1)
     monkeypatch.setattr(checkpoint, "SHARD_PATIENCE", 0.05)
-    checkpoints = Checkpoints(tmp_path, ALONE)
-    checkpoints.world = World(torch.device("cpu"), 0, 2)
+    checkpoints = rank(tmp_path, 0, monkeypatch)
     checkpoints.save(model, optimizer, 2, {})
-    with pytest.raises(PandaError, match=r"shard-00001.*not written"):
+    with pytest.raises(SaveFailed, match=r"shard-00001.*not written"):
         checkpoints.wait()
     assert names(tmp_path) == [1]
+
+
+def test_ranks_wait_until_the_checkpoint_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = trained(0)
+    main, other = (rank(tmp_path, i, monkeypatch) for i in range(2))
+    other.save(model, optimizer, 2, {})
+    assert other._thread is not None
+    other._thread.join(0.2)
+    assert other._thread.is_alive()
+    main.save(model, optimizer, 2, {"note": "x"})
+    for one in (other, main):
+        one.wait()
+    assert names(tmp_path) == [2]
+    files = sorted(p.name for p in (tmp_path / ".checkpoints" / "step-00000002").iterdir())
+    assert files == ["complete.json", "shard-00000.safetensors", "shard-00001.safetensors", "state.json"]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_no_rank_waits_for_one_whose_disk_is_full(
+    tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = trained(0)
+    ranks = [rank(tmp_path, i, monkeypatch) for i in range(2)]
+
+    def full(path: Path, parts: Any) -> None:
+        if f"{failing:05d}" in path.name and "00000002" in str(path):
+            path.write_bytes(b"some of it")
+            raise OSError(28, "No space left on device")
+        write_shard(path, parts)
+
+    monkeypatch.setattr(checkpoint, "write_shard", full)
+    for one in ranks:
+        one.save(model, optimizer, 2, {})
+    for number, one in enumerate(ranks):
+        with pytest.raises(SaveFailed, match="No space" if number == failing else "not"):
+            one.wait()
+    assert [p.name for p in tmp_path.rglob("shard-*")] == []
+    for one in ranks:
+        one.save(model, optimizer, 3, {})
+    for one in ranks:
+        one.wait()
+    assert names(tmp_path) == [3]
 
 
 def test_difference_names_what_changed() -> None:

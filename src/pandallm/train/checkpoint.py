@@ -11,6 +11,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,32 @@ from pandallm.store.files import fsync_folder
 from pandallm.train.shards import Part, Shards, part_of, write_shard
 from pandallm.train.world import World
 
-_FOLDER, _STATE, _MARKER, _PART = ".checkpoints", "state.json", "complete.json", ".part-"
+_FOLDER, _STATE, _MARKER, _PART, _FAILED = ".checkpoints", "state.json", "complete.json", ".part-", "failed"
 #: Seconds the main rank waits for the other ranks' shards of one checkpoint.
 SHARD_PATIENCE = 1800.0
+
+
+class SaveFailed(PandaError):
+    """A checkpoint could not be written; the older ones are whole."""
 
 
 class Checkpoints:
     """Saves and loads one stage. Every rank makes one at the same place, and calls `save` after the same steps.
 
     Ranks meet on the file system only (a folder they share), so a write in the background never touches the process
-    group. Made anew, it removes what killed saves left.
+    group. Made anew, it removes what killed saves left. `tell` gets a sentence when training goes on without a checkpoint.
     """
 
-    def __init__(self, work: Path, world: World, keep: int = 2) -> None:
-        self.root, self.world, self.keep = work / _FOLDER, world, keep
+    def __init__(
+        self, work: Path, world: World, keep: int = 2, tell: Callable[[str], None] = lambda sentence: None
+    ) -> None:
+        self.root, self.world, self.keep, self._tell = work / _FOLDER, world, keep, tell
         self._buffers: dict[str, torch.Tensor] = {}
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._saved = -1
+        self._saved = (
+            -1
+        )  # the step of the newest checkpoint that is written or being written by this object, or was loaded
         self._closing = threading.Event()
         if world.main:
             for left in [*self.root.glob(f"{_PART}*"), *self.root.glob("step-*")]:
@@ -63,21 +72,27 @@ class Checkpoints:
         Raises BadInput when the model's trained parameters are not those of the checkpoint.
         """
         folder = self._found[-1]
+        document = read_json(folder / _STATE)
         files = sorted(folder.glob("shard-*.safetensors"))
         shards = Shards(files)
         random = self.world.rank if len(files) == self.world.size else 0
-        _load_tensors(shards, read_json(folder / _STATE)["optimizer"], model, optimizer, folder)
+        _load_tensors(shards, document["optimizer"], model, optimizer, folder)
         for kind, put in (("cpu", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
             key = f"random.{kind}.{random}"
             if key in shards.names and (kind == "cpu" or torch.cuda.is_available()):
                 put(shards.read(key, (0,), shards.shape(key)))
+        self._saved = document["state"]["step"]
 
     def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, state: dict[str, Any]) -> None:
         """Take a copy of everything after `step` steps now, write it in the background. `state`: the caller's own JSON.
 
-        Waits for the write before it, and raises what that raised. The same step again is not saved twice.
+        Waits for the write before it; where that failed (a full disk, say), says so and goes on. The same step again, or the
+        step that was loaded, is not saved twice.
         """
-        self.wait()
+        try:
+            self.wait()
+        except SaveFailed as e:
+            self._tell(f"{e} Training goes on.")
         if step == self._saved:
             return
         parts, values = self._snapshot(model, optimizer)
@@ -89,13 +104,19 @@ class Checkpoints:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until the write under way is on the disk. Raises what it raised."""
+        """Until the write under way is on the disk, on the disk of every rank. Raises SaveFailed where it could not be written."""
         if self._thread:
             self._thread.join()
             self._thread = None
         if self._error:
-            error, self._error, self._saved = self._error, None, -1
-            raise error
+            error, step = self._error, self._saved
+            self._error, self._saved = None, -1
+            if not isinstance(error, OSError | PandaError):
+                raise error
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
+            older = complete_checkpoints(self.root.parent)
+            left = f"the one after step {int(older[-1].name[5:])} stays" if older else "there is no older one"
+            raise SaveFailed(f"The checkpoint after step {step} was not saved ({why}); {left}.") from error
 
     def close(self) -> None:
         """Leave: let a write under way end, but wait for no other rank, and raise nothing."""
@@ -142,27 +163,32 @@ class Checkpoints:
         return buffer
 
     def _guarded(self, step: int, parts: dict[str, Part], document: dict[str, Any]) -> None:
+        part, target = self.root / f"{_PART}{step:08d}", self.root / f"step-{step:08d}"
         try:
-            self._write(step, parts, document)
+            part.mkdir(parents=True, exist_ok=True)
+            shard = part / f"shard-{self.world.rank:05d}.safetensors"
+            hidden = shard.with_suffix(".writing")
+            write_shard(hidden, parts)
+            os.replace(hidden, shard)
+            if self.world.main:
+                self._commit(part, target, document)
+            else:
+                self._await_commit(part, target)
         except BaseException as error:  # handed to the loop by wait()
             self._error = error
+            with contextlib.suppress(OSError):
+                self._withdraw(part, target)
 
-    def _write(self, step: int, parts: dict[str, Part], document: dict[str, Any]) -> None:
-        part, target = self.root / f"{_PART}{step:08d}", self.root / f"step-{step:08d}"
-        part.mkdir(parents=True, exist_ok=True)
-        shard = part / f"shard-{self.world.rank:05d}.safetensors"
-        hidden = shard.with_suffix(".writing")
-        write_shard(hidden, parts)
-        os.replace(hidden, shard)
-        if not self.world.main:
-            return
+    def _commit(self, part: Path, target: Path, document: dict[str, Any]) -> None:
+        """By the main rank: rename, marker, then retention."""
         write_json(part / _STATE, document)
         shards = self._await_shards(part)
         fsync_folder(part)
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)  # what a killed save left; a whole one is never written again
         os.replace(part, target)
         fsync_folder(self.root)
         write_json(target / _MARKER, {"bytes": {f.name: (target / f.name).stat().st_size for f in shards}})
+        fsync_folder(target)
         for old in complete_checkpoints(self.root.parent)[: -self.keep]:
             (old / _MARKER).unlink()  # first, so that a killed removal is not read either
             shutil.rmtree(old)
@@ -172,10 +198,30 @@ class Checkpoints:
         wanted = [part / f"shard-{rank:05d}.safetensors" for rank in range(self.world.size)]
         until = time.monotonic() + SHARD_PATIENCE
         while missing := [f for f in wanted if not f.exists()]:
-            if self._closing.is_set() or time.monotonic() > until:
-                raise PandaError(f"{missing[0]} was not written by its rank: that checkpoint is left out.")
+            if self._closing.is_set() or time.monotonic() > until or (part / _FAILED).exists():
+                raise PandaError(f"{missing[0].name} was not written by its rank.")
             time.sleep(0.02)
         return wanted
+
+    def _await_commit(self, part: Path, target: Path) -> None:
+        """By the other ranks: a rank that left earlier might take the main one along before the checkpoint is whole."""
+        until = time.monotonic() + SHARD_PATIENCE
+        while not (target / _MARKER).exists():
+            gone = not part.exists() and not target.exists()
+            if self._closing.is_set() or time.monotonic() > until or gone or (part / _FAILED).exists():
+                raise PandaError("the main rank did not complete it.")
+            time.sleep(0.02)
+
+    def _withdraw(self, part: Path, target: Path) -> None:
+        """After a failure: give the room back, and let no rank wait for the others."""
+        if self.world.main and not (target / _MARKER).exists():
+            shutil.rmtree(target, ignore_errors=True)
+        if self.world.size == 1:
+            shutil.rmtree(part, ignore_errors=True)
+            return
+        for mine in part.glob(f"shard-{self.world.rank:05d}.*"):
+            mine.unlink()
+        (part / _FAILED).touch()
 
 
 def complete_checkpoints(work: Path) -> list[Path]:
