@@ -74,6 +74,7 @@ def test_help_is_quick_to_import_and_shows_an_example_per_verb(capsys: pytest.Ca
         "run",
         "check",
         "schema",
+        "diff",
         "data build",
         "data show",
         "data audit",

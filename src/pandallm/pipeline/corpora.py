@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pandallm.data.spec import DatasetSpec
+from pandallm.data.spec import CorpusSpec, DatasetSpec
 from pandallm.progress import Progress
 from pandallm.recipe.load import expand
 from pandallm.recipe.spec import Recipe
@@ -71,6 +71,27 @@ _NOT_CLEANING: dict[str, Any] = {
 }
 
 
+def clean_settings(name: str, spec: CorpusSpec) -> dict[str, Any]:
+    """What of a corpus's settings its cleaning depends on."""
+    fields = spec.model_dump(mode="json", exclude={"packing": True, "sources": {"__all__": _NOT_CLEANING}})
+    return {"name": name, **fields}
+
+
+def pack_settings(recipe: Recipe, spec: TrainSpec, corpus: str) -> dict[str, Any]:
+    """What of a recipe the packs of one stage depend on, beside the cleaned corpus and the tokenizer."""
+    c = recipe.corpora[corpus]
+    mix = {
+        s: {"share": v.share, "max_epochs": v.max_epochs, "min_quality": v.min_quality} for s, v in c.sources.items()
+    }
+    fields = spec.model_dump(mode="json", include=set(PACK_FIELDS))
+    return {**fields, "packing": c.packing, "mix": mix, "seed": recipe.seed}
+
+
+def train_settings(recipe: Recipe, spec: TrainSpec) -> dict[str, Any]:
+    """What of a recipe a training stage depends on, beside its packs and the model it starts from."""
+    return spec.model_dump(mode="json", exclude={*PACK_FIELDS, "from_", "corpus"}) | {"seed": recipe.seed}
+
+
 def clean(run: "Run", name: str) -> Artifact:
     """The cleaned corpus of this name: from the store, or made now, from what a killed attempt left."""
     from pandallm.data.adapters import templates_digest
@@ -88,7 +109,6 @@ def clean(run: "Run", name: str) -> Artifact:
             files[source] = source_files(run.recipe, name, source, variables)
     against = spec.decontaminate.against if spec.decontaminate else ()
     contamination = {task: task_texts(run.tasks()[task][1]) for task in against}
-    settings = spec.model_dump(mode="json", exclude={"packing": True, "sources": {"__all__": _NOT_CLEANING}})
     known = FileDigests(run.store.root / "file_digests.json")
     inputs = {f"{source}/{i}": d for source, paths in files.items() for i, d in enumerate(known.of(paths))}
     inputs |= {f"task:{task}": digest_json(texts) for task, texts in contamination.items()}
@@ -110,7 +130,7 @@ def clean(run: "Run", name: str) -> Artifact:
         )
         return {**facts, "revisions": revisions} if revisions else facts
 
-    artifact = run.stage(f"clean {name}", "clean", {"name": name, **settings}, inputs, make, resumes=True)
+    artifact = run.stage(f"clean {name}", "clean", clean_settings(name, spec), inputs, make, resumes=True)
     if lost := artifact.manifest["facts"]["total"]["quarantined"]["records"]:
         run.progress.say(f"clean {name}: {lost} records could not be read; see {artifact.path / 'quarantine.jsonl'}")
     return artifact
@@ -120,15 +140,6 @@ def pack(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact:
     """Token packs of one stage, in the order in which it reads them."""
     cleaned, c = run.corpus(corpus), run.recipe.corpora[corpus]
     folder, _ = run.start()
-    mix = {
-        s: {"share": v.share, "max_epochs": v.max_epochs, "min_quality": v.min_quality} for s, v in c.sources.items()
-    }
-    settings = {
-        **spec.model_dump(mode="json", include=set(PACK_FIELDS)),
-        "packing": c.packing,
-        "mix": mix,
-        "seed": run.recipe.seed,
-    }
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
         from pandallm.data.pack import pack_corpus
@@ -146,7 +157,7 @@ def pack(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact:
         )
 
     inputs = {"corpus": cleaned.digest, "tokenizer": _tokenizer_digest(folder)}
-    artifact = run.stage(f"pack {name}", "pack", settings, inputs, make, resumes=True)
+    artifact = run.stage(f"pack {name}", "pack", pack_settings(run.recipe, spec, corpus), inputs, make, resumes=True)
     for warning in artifact.manifest["facts"]["warnings"]:
         run.progress.say(f"pack {name}: {warning}")
     return artifact
