@@ -168,3 +168,8 @@ class _Graph:
 
 def _plain(spec: Any, exclude: Any = None) -> dict[str, Any]:
     return dict(spec.model_dump(mode="json", exclude=exclude))
+
+
+def stage_keys(recipe: Recipe) -> dict[str, str]:
+    """Name -> identity of every stage of a run of `recipe`, each after those it reads."""
+    return {node.name: node.identity for node in stage_graph(recipe)}
