@@ -78,14 +78,14 @@ def test_a_step_without_trained_tokens_changes_nothing(stage: Callable[..., Any]
 
 
 def test_not_finite_stops_and_names_the_examples(stage: Callable[..., Any], base: Path, tmp_path: Path) -> None:
-    """A token whose embedding is broken, met first in step 2."""
+    """A token whose embedding is so large that its square overflows, met first in step 2."""
     import json
     import shutil
 
     broken = tmp_path / "broken"
     shutil.copytree(base, broken)
     tensors = load_file(broken / "model.safetensors")
-    tensors["model.embed_tokens.weight"][250] = float("inf")
+    tensors["model.embed_tokens.weight"][250] = 3e38
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
     examples = [([3, 4, 5], [1, 1, 1]), ([5, 250, 7], [1, 1, 1])]
     where = write_packs(tmp_path / "packs", [[0], [1], [0]], examples, batch_sequences=1)
@@ -93,6 +93,52 @@ def test_not_finite_stops_and_names_the_examples(stage: Callable[..., Any], base
         stage(packs=where, start=broken)
     assert json.loads((tmp_path / "work/logs/not_finite.json").read_text()) == {"step": 2, "examples": ["example-1"]}
     assert not (tmp_path / "work" / "model").exists()
+
+
+def test_a_start_that_is_not_finite_is_refused_and_its_tensor_named(
+    stage: Callable[..., Any], base: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4:6] = float("nan")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match=r"broken: 2 of the 1,536 numbers of model\.layers\.1\.mlp\.up_proj\.weight"):
+        stage(start=broken)
+    assert not (tmp_path / "work").exists()
+
+
+def test_out_of_memory_says_which_setting_helps(
+    stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pandallm.train.forward import Forward
+    from pandallm.train.memory import OutOfMemory
+
+    def greedy(self: Any, batch: Any) -> Any:
+        return torch.empty(2**50)
+
+    monkeypatch.setattr(Forward, "__call__", greedy)
+    with pytest.raises(OutOfMemory) as told:
+        stage(spec={"micro_batch_tokens": 128})
+    sentence = str(told.value)
+    assert "out of memory on cpu in step 1" in sentence
+    assert "4194304.0 GiB more was asked for" in sentence
+    assert "lower micro_batch_tokens (128) to 64, or set gradient_checkpointing: true, or" in sentence
+    assert "\n" not in sentence
+    with pytest.raises(OutOfMemory) as told:
+        stage(spec={"micro_batch_tokens": 64, "gradient_checkpointing": True})
+    assert "gradient_checkpointing" not in str(told.value)
+    assert "micro_batch_tokens" not in str(told.value)
+
+
+def test_other_errors_of_torch_stay_what_they_are(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pandallm.train.forward import Forward
+
+    monkeypatch.setattr(Forward, "__call__", lambda self, batch: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        stage()
 
 
 def test_deadline_saves_and_says_how_to_go_on(stage: Callable[..., Any], tmp_path: Path) -> None:

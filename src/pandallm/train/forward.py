@@ -9,6 +9,7 @@ from pandallm.model.bfloat16_cpu import Bfloat16Layers
 from pandallm.model.packed import packed_hidden
 from pandallm.train.batch import MicroBatch
 from pandallm.train.loss import head_cross_entropy
+from pandallm.train.world import is_sharded
 
 
 class Forward:
@@ -18,7 +19,8 @@ class Forward:
         self.model, self.dtype = model, dtype
         self.device = next(model.parameters()).device
         # A fixed rule, so that a resumed run computes as it began.
-        self.layers = Bfloat16Layers(model) if self.device.type == "cpu" and dtype == torch.bfloat16 else None
+        plain = not any(is_sharded(p) for p in model.parameters())
+        self.layers = Bfloat16Layers(model) if plain and self.device.type == "cpu" and dtype == torch.bfloat16 else None
 
     def begin_step(self) -> None:
         if self.layers is not None:

@@ -1,4 +1,4 @@
-"""One training stage in one process: packs in, model folder out, exact resume in between."""
+"""One training stage in one or several processes: packs in, model folder out, exact resume in between."""
 
 import contextlib
 import gc
@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pandallm.errors import BadInput, Interrupted
 from pandallm.progress import SILENT, Progress
@@ -14,8 +14,15 @@ from pandallm.store import digest_file
 from pandallm.train.spec import TrainSpec
 from pandallm.train.stop import stop_signals
 
+if TYPE_CHECKING:
+    from pandallm.train.feed import Share
+    from pandallm.train.step import StepNumbers
+    from pandallm.train.world import World
+
 #: A save may take at most this share of the time: slow disks get fewer checkpoints.
 SAVE_SHARE = 0.1
+#: What ranks agree on before every step; the largest wins.
+GO_ON, SAVE, STOP = 0, 1, 2
 
 
 def train_stage(
@@ -27,6 +34,8 @@ def train_stage(
     seed: int,
     device: str = "auto",
     threads: int | None = None,
+    world: "World | None" = None,
+    sharding: str = "auto",
     save_every_seconds: float = 60,
     deadline: float | None = None,
     deterministic: bool = True,
@@ -37,34 +46,44 @@ def train_stage(
     """Train the model in `start` on `packs`, every step they hold; write `work/model` and `work/logs/metrics.jsonl`.
 
     The loss of a step is the sum of the cross entropy (nats) of its trained tokens divided by their number, whatever the
-    micro-batches. A `work` folder that an earlier, stopped call left is gone on with: to the same weights bit for bit on
-    one CPU with the same `threads`, and on one GPU with `deterministic`. `deadline` is a `time.monotonic()` value.
-    bfloat16 keeps float32 weights and moments, computes under autocast, and saves the model in bfloat16.
+    micro-batches and ranks. A `work` folder that an earlier, stopped call left is gone on with: to the same weights bit for
+    bit on one CPU with the same `threads`, and on one GPU with `deterministic`; on another number of ranks with the same
+    samples in the same steps. `deadline` is a `time.monotonic()` value. bfloat16 keeps float32 weights and moments,
+    computes under autocast, and saves the model in bfloat16.
 
-    Returns facts: {"steps", "trained_tokens", "tokens", "final_loss", "resumed_from", "packing_probe"}.
+    With a `world` of several ranks (`train.world.join_world`) every rank calls it with the same arguments, and `work` lies on
+    a file system that all of them see. `sharding`: how weights lie on them, see `train.sharding`. Rank 0 writes and speaks.
+
+    Returns facts on rank 0: {"steps", "trained_tokens", "tokens", "final_loss", "resumed_from", "packing_probe"}, and
+    "processes" and "sharding" where there are several; {} on the others.
     Raises BadInput when model and packs do not fit, Interrupted (after saving) on SIGTERM, SIGINT or the deadline, and
-    PandaError when packing leaks or the loss is not finite (`work/logs/not_finite.json` names the examples).
+    PandaError when packing leaks, memory runs out or the loss is not finite (`work/logs/not_finite.json` names the examples).
     """
     import torch
+
+    from pandallm.model.folder import resolve_device
+    from pandallm.train.world import World
 
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         with _deterministic(deterministic), stop_signals() as stopped:
-            stage = _Stage(start, packs, spec, work, seed, device, name, progress, keep_checkpoints)
+            world = world or World(torch.device(resolve_device(device)))
+            stage = _Stage(start, packs, spec, work, seed, world, sharding, name, progress, keep_checkpoints)
             try:
                 return stage.run(save_every_seconds, deadline, stopped)
             finally:
                 stage.checkpoints.close()
-                stage.watch.close()
+                if stage.watch:
+                    stage.watch.close()
     finally:
         torch.set_num_threads(before)
         gc.unfreeze()
 
 
 class _Stage:
-    """The state of one stage: model, optimizer, where it stands."""
+    """The state of one stage: model, optimizer, where it stands. `watch` is rank 0's alone."""
 
     def __init__(
         self,
@@ -73,7 +92,8 @@ class _Stage:
         spec: TrainSpec,
         work: Path,
         seed: int,
-        device: str,
+        world: "World",
+        sharding: str,
         name: str,
         progress: Progress,
         keep_checkpoints: int,
@@ -81,31 +101,39 @@ class _Stage:
         import torch
 
         from pandallm.data.packs import Packs
-        from pandallm.model.folder import load_model, load_tokenizer, resolve_device
+        from pandallm.model.folder import load_model, load_tokenizer
         from pandallm.train.checkpoint import Checkpoints
+        from pandallm.train.fit import check_finite, check_fit, check_ranks
         from pandallm.train.forward import Forward
         from pandallm.train.method import prepare_method
         from pandallm.train.optimizers import make_optimizer
+        from pandallm.train.sharding import choose_sharding, shard, split_groups
         from pandallm.train.watch import Watch
-        from pandallm.train.world import World
 
-        self.spec, self.work, self.name, self.progress = spec, work, name, progress
-        self.device = torch.device(resolve_device(device))
+        self.start, self.spec, self.work, self.seed, self.name = start, spec, work, seed, name
+        self.progress = progress if world.main else SILENT
         self.dtype = torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32
         self.packs = Packs.open(packs)
+        check_ranks(self.packs, world.size)
         self.tokenizer = load_tokenizer(start)
-        self.model = load_model(start, "float32", str(self.device))
-        _check_fit(self.model, self.tokenizer, self.packs, packs, start)
+        # Several ranks cut it on the host: a whole model may not fit on a GPU.
+        self.model = load_model(start, "float32", str(world.device) if world.size == 1 else "cpu")
+        check_fit(self.model, self.tokenizer, self.packs, packs, start)
+        check_finite(self.model, start)
         self.method = prepare_method(self.model, spec, start, seed=seed)
         if spec.gradient_checkpointing:
             # The name changed within transformers 5.
             new = hasattr(self.model, "activation_checkpointing_enable")
             enable = self.model.activation_checkpointing_enable if new else self.model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
+        if world.size > 1:
+            world = shard(self.model, world, choose_sharding(sharding, self.model, world), self.dtype)
+        self.world, self.device = world, world.device
         self.optimizer = make_optimizer(self.model, spec.optimizer, set(self.method.rows))
-        self.world = World(self.device)
+        if world.sharding != "replicate":
+            split_groups(self.optimizer)
         self.forward = Forward(self.model, self.dtype)
-        self.watch = Watch(work, self.packs, name, self.device.type)
+        self.watch = Watch(work, self.packs, name, self.device.type) if world.main else None
         torch.manual_seed(seed)
         self.step = 0
         self.resumed_from: list[int] = []
@@ -137,71 +165,113 @@ class _Stage:
         from pandallm.train.checkpoint import difference
 
         state = self.checkpoints.latest
-        if state is None:
-            self.watch.open(None)
-            return
-        if changes := difference(state["identity"], self.identity):
-            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-            raise BadInput(
-                f"{self.work} holds checkpoints of another training ({'; '.join(changes[:3])}{more}): "
-                "delete it or name another folder."
-            )
-        self.checkpoints.load(self.model, self.optimizer)
-        self.step = state["step"]
-        self.resumed_from = [*state["resumed_from"], self.step]
-        self.watch.open(state)
-        self.progress.say(f"{self.name}: going on after step {self.step} of {self.packs.steps}")
+        if state is not None:
+            if changes := difference(state["identity"], self.identity):
+                more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+                raise BadInput(
+                    f"{self.work} holds checkpoints of another training ({'; '.join(changes[:3])}{more}): "
+                    "delete it or name another folder."
+                )
+            self.checkpoints.load(self.model, self.optimizer)
+            self.step = state["step"]
+            self.resumed_from = [*state["resumed_from"], self.step]
+            self.progress.say(f"{self.name}: going on after step {self.step} of {self.packs.steps}")
+        if self.watch:
+            self.watch.open(state)
 
     def run(self, save_every_seconds: float, deadline: float | None, stopped: list[str]) -> dict[str, Any]:
-        from pandallm.model.folder import save_model
-        from pandallm.train.feed import step_batches
-        from pandallm.train.schedule import learning_rate
-        from pandallm.train.step import optimizer_step
+        from pandallm.train.feed import shares
 
-        steps, o = self.packs.steps, self.spec.optimizer
+        steps, first = self.packs.steps, self.step
         self.model.train()
         gc.collect()
         gc.freeze()  # the collector would walk the model's objects again and again
         last_save, save_cost = time.monotonic(), 0.0
-        with self.progress.task(self.name, steps, "steps") as task:
+        coming = shares(self.packs, self.step, self.spec.micro_batch_tokens, self.world)
+        with contextlib.closing(coming), self.progress.task(self.name, steps, "steps") as task:
             if self.step:
                 task.advance(self.step)
             while self.step < steps:
-                if deadline is not None and time.monotonic() >= deadline:
-                    stopped.append("the time budget")
-                if stopped:
-                    self._save()
-                    self.checkpoints.wait()
-                    raise Interrupted(
-                        f"{self.name} was stopped by {stopped[0]} after step {self.step} of {steps} and is saved: "
-                        "run the same command again to go on."
-                    )
-                numbers = optimizer_step(
-                    self.forward,
-                    self.optimizer,
-                    step_batches(self.packs, self.step, self.spec.micro_batch_tokens, self.world),
-                    self.world,
-                    step=self.step + 1,
-                    lr=learning_rate(o, self.step, steps),
-                    clip=o.clip,
-                    sources=len(self.packs.sources),
-                    mask=self.method.mask_gradients,
-                )
-                self.step += 1
-                if note := self.watch.add(numbers, last=self.step == steps):
-                    task.advance(0, note)
-                task.advance(1)
                 now = time.monotonic()
-                if now - last_save > max(save_every_seconds, save_cost / SAVE_SHARE) and self.step < steps:
+                if deadline is not None and now >= deadline:
+                    stopped.append("the time budget")
+                due = self.step > first and now - last_save > max(save_every_seconds, save_cost / SAVE_SHARE)
+                agreed = self.world.largest(STOP if stopped else SAVE if due and self.world.main else GO_ON)
+                if agreed == STOP:
+                    self._stop(stopped[0] if stopped else "a signal to another process")
+                if agreed == SAVE:
                     self._save()
                     last_save = time.monotonic()
                     save_cost = last_save - now
-            self.watch.read()
+                numbers = self._one_step(coming)
+                self.step += 1
+                if self.watch and (note := self.watch.add(numbers, last=self.step == steps)):
+                    task.advance(0, note)
+                task.advance(1)
+            if self.watch:
+                self.watch.read()
         self.checkpoints.wait()
         # A stop signal from here on would cost the last steps: the save is short, so it is finished first.
-        self.model.eval()
-        save_model(self.method.finish(self.model, self.work).to(self.dtype), self.tokenizer, self.work / "model")
-        return {
+        self._write_model()
+        self.world.barrier()
+        return self._facts()
+
+    def _one_step(self, coming: "Iterator[Share]") -> "StepNumbers":
+        from pandallm.train.memory import is_out_of_memory, out_of_memory
+        from pandallm.train.schedule import learning_rate
+        from pandallm.train.step import optimizer_step
+
+        try:
+            return optimizer_step(
+                self.forward,
+                self.optimizer,
+                next(coming),
+                self.world,
+                step=self.step + 1,
+                lr=learning_rate(self.spec.optimizer, self.step, self.packs.steps),
+                clip=self.spec.optimizer.clip,
+                sources=len(self.packs.sources),
+                mask=self.method.mask_gradients,
+            )
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e):
+                raise
+            raise out_of_memory(e, self.name, self.step + 1, self.spec, self.model, self.world) from None
+
+    def _stop(self, reason: str) -> None:
+        self._save()
+        self.checkpoints.wait()
+        raise Interrupted(
+            f"{self.name} was stopped by {reason} after step {self.step} of {self.packs.steps} and is saved: "
+            "run the same command again to go on."
+        )
+
+    def _save(self) -> None:
+        watched = self.watch.state() if self.watch else {}
+        state = {"identity": self.identity, "resumed_from": self.resumed_from, **watched}
+        self.checkpoints.save(self.model, self.optimizer, self.step, state)
+
+    def _write_model(self) -> None:
+        from pandallm.model.folder import load_model, save_model
+        from pandallm.train.method import prepare_method
+        from pandallm.train.sharding import gather_trained
+
+        model, method = self.model, self.method
+        if self.world.sharding != "replicate":
+            trained = gather_trained(model, self.world)
+            if self.world.main:  # what is not trained is as it was at the start
+                model = load_model(self.start)
+                method = prepare_method(model, self.spec, self.start, seed=self.seed)
+                for name, tensor in trained.items():
+                    model.get_parameter(name).data = tensor
+        if self.world.main:
+            model.eval()
+            save_model(method.finish(model, self.work).to(self.dtype), self.tokenizer, self.work / "model")
+
+    def _facts(self) -> dict[str, Any]:
+        if not self.watch:
+            return {}
+        facts = {
             "steps": self.step,
             "trained_tokens": self.watch.trained_tokens,
             "tokens": self.watch.tokens,
@@ -209,37 +279,8 @@ class _Stage:
             "resumed_from": self.resumed_from,
             "packing_probe": self.probe,
         }
-
-    def _save(self) -> None:
-        state = {"identity": self.identity, "resumed_from": self.resumed_from, **self.watch.state()}
-        self.checkpoints.save(self.model, self.optimizer, self.step, state)
-
-
-def _check_fit(model: Any, tokenizer: Any, packs: Any, folder: Path, start: Path) -> None:
-    """Raise BadInput, naming both sides, when the packs were not made for this model."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > vocabulary:
-        raise BadInput(
-            f"{start}: the tokenizer has {len(tokenizer)} tokens, the model {vocabulary}: they do not belong together."
-        )
-    if not packs.steps:
-        raise BadInput(f"{folder} holds no training step: give the stage more text or a larger budget.")
-    longest = model.config.max_position_embeddings
-    if packs.sequence_length > longest:
-        raise BadInput(
-            f"sequence_length {packs.sequence_length} is more than the {longest} positions of the model {start}."
-        )
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise BadInput(f"{start}: models whose output layer has a bias are not supported in training.")
-    ids, mask = packs.arrays["input_ids"], packs.arrays["loss_mask"]
-    block = 2**24  # tokens read at once
-    largest = max(int(ids[at : at + block].max()) for at in range(0, len(ids), block))
-    if largest >= vocabulary:
-        raise BadInput(
-            f"{folder} holds token {largest}, the model {start} has only {vocabulary}: pack with its tokenizer."
-        )
-    if not any(mask[at : at + block].any() for at in range(0, len(mask), block)):
-        raise BadInput(f"{folder} holds no trained token: check the loss masks (`panda data show`).")
+        several = {"processes": self.world.size, "sharding": self.world.sharding}
+        return facts | several if self.world.size > 1 else facts
 
 
 @contextlib.contextmanager

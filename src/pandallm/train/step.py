@@ -1,7 +1,7 @@
 """One optimizer step: forward and backward over micro-batches, clip, update. Nothing here waits for the device."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pandallm.train.batch import MicroBatch
+from pandallm.train.feed import Share
 from pandallm.train.forward import Forward
 from pandallm.train.loss import add_by_source
 from pandallm.train.world import World
@@ -17,7 +17,7 @@ from pandallm.train.world import World
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """What a step tells; tensors are still on the device, and of this rank alone unless said."""
+    """What a step tells; tensors are still on the device."""
 
     step: int  # 1-based
     lr: float
@@ -32,7 +32,7 @@ class StepNumbers:
 def optimizer_step(
     forward: Forward,
     optimizer: Any,
-    batches: Sequence[MicroBatch],
+    share: Share,
     world: World,
     *,
     step: int,
@@ -41,27 +41,31 @@ def optimizer_step(
     sources: int,
     mask: Callable[[Any], None] = lambda model: None,
 ) -> StepNumbers:
-    """`batches` are this rank's share of the step. The loss is the mean over the trained tokens of the whole step.
+    """`share` is this rank's part of the step. The loss is the mean over the trained tokens of the whole step.
 
     `mask` is called with the model before clipping: it sets gradients of what stays as it is to zero.
     """
     began = time.monotonic()
     model, device = forward.model, forward.device
-    trained_S = sum(b.trained_by_source for b in batches)
-    trained = int(np.sum(trained_S))
+    trained = share.trained_tokens
     sums_S = torch.zeros(sources, dtype=torch.float64, device=device)
     norm = torch.zeros((), device=device)
     forward.begin_step()
-    for batch in batches:
-        if not batch.trained_tokens:
-            continue
+    last = len(share.batches) - 1
+    for number, batch in enumerate(share.batches):
+        filler = number >= share.own
+        if world.sharding == "shard_gradients":
+            model.base_model.set_reshard_after_backward(number == last)  # gathered once a step
         loss_sum, losses_M = forward(batch)
-        (loss_sum / trained).backward()
-        add_by_source(sums_S, losses_M, batch.source_ids_M)
+        (loss_sum * 0.0 if filler else loss_sum / trained).backward()
+        if not filler:
+            add_by_source(sums_S, losses_M, batch.source_ids_M)
     forward.end_step()
-    mask(model)
     if trained:
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        world.sum_(sums_S)
+        world.reduce_gradients(model.parameters())
+        mask(model)
+        norm = world.clip_(model.parameters(), clip)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
@@ -71,8 +75,8 @@ def optimizer_step(
         lr,
         sums_S,
         norm,
-        np.asarray(trained_S),
-        sum(b.tokens for b in batches),
-        tuple(sorted({i for b in batches for i in b.example_ids})),
+        share.trained_S,
+        share.tokens,
+        share.example_ids,
         began,
     )

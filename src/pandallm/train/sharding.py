@@ -1,0 +1,100 @@
+"""Weights, gradients and moments in parts over the ranks (FSDP2 `fully_shard`), and whole again at the end."""
+
+import os
+from typing import Any
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from pandallm.errors import BadInput
+from pandallm.train.world import World, is_sharded
+
+#: What `runtime.sharding` may say besides auto, the least parts first.
+KINDS = ("replicate", "shard_gradients", "shard_all", "hybrid")
+#: float32 weights, and a gradient with two moments of everything trained: bytes of a number.
+WEIGHT_BYTES, TRAINED_BYTES = 4, 12
+
+
+def choose_sharding(wanted: str, model: Any, world: World) -> str:
+    """`auto`: copies where weights, gradients and moments take at most half of the device's memory, then the fewest parts.
+
+    On a CPU, whose memory all ranks share, `auto` means copies.
+    """
+    if world.size == 1:
+        return "replicate"
+    if wanted != "auto":
+        return wanted
+    choice = 0
+    if world.device.type == "cuda":  # not run on several GPUs yet
+        room = torch.cuda.get_device_properties(world.device).total_memory / 2
+        weights = WEIGHT_BYTES * sum(p.numel() for p in model.parameters())
+        trained = TRAINED_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
+        choice = 0 if weights + trained <= room else 1 if weights + trained / world.size <= room else 2
+    return KINDS[world.largest(choice)]  # of the smallest device
+
+
+def decoder_layers(model: Any) -> list[Any]:
+    """The decoder layers of a transformers model. Raises BadInput where it has none by the usual name."""
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None:
+        raise BadInput(f"runtime.sharding: {type(model).__name__} has no list of layers to cut; use replicate.")
+    return list(layers)
+
+
+def shard(model: Any, world: World, sharding: str, dtype: torch.dtype = torch.float32) -> World:
+    """Cut the matrices of the decoder layers over the ranks and put the rest on the device. Returns the world that says so.
+
+    Vectors (norms, biases), embedding and head stay whole on every rank: the former are small, the loss reads the head's
+    weight outside its module. In bfloat16 parts are gathered in it and gradients summed in float32.
+    """
+    if world.size == 1 or sharding == "replicate":
+        model.to(world.device)
+        return world
+    kind = world.device.type
+    if sharding == "hybrid":
+        inside = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+        if world.size % inside:
+            raise BadInput(f"runtime.sharding: hybrid needs the same number of processes on every node ({world.size}).")
+        mesh = init_device_mesh(kind, (world.size // inside, inside), mesh_dim_names=("nodes", "inside"))
+    else:
+        mesh = init_device_mesh(kind, (world.size,))
+    policy = MixedPrecisionPolicy()
+    if dtype != torch.float32:
+        # Autocast casts inputs as in one process; casting them here would round the residual stream.
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    layers = decoder_layers(model)
+    again = sharding != "shard_gradients"
+    for layer in layers:
+        vectors = {p for p in layer.parameters() if p.ndim < 2}
+        fully_shard(layer, mesh=mesh, reshard_after_forward=again, mp_policy=policy, ignored_params=vectors)
+    outside = {p for p in model.base_model.parameters() if not is_sharded(p)}
+    fully_shard(model.base_model, mesh=mesh, reshard_after_forward=False, ignored_params=outside)
+    for module in (*layers, model.base_model):
+        module.set_gradient_divide_factor(1.0)  # the loss is divided by the tokens of all ranks already
+        if kind == "cpu":
+            module.set_force_sum_reduction_for_comms(True)  # gloo only sums
+    model.to(world.device)
+    return World(world.device, world.rank, world.size, sharding)
+
+
+def split_groups(optimizer: Any) -> None:
+    """Parameters in parts and whole ones in groups of their own: fused kernels take no mixture."""
+    groups = []
+    for group in optimizer.param_groups:
+        for kind in (True, False):
+            if chosen := [p for p in group["params"] if is_sharded(p) == kind]:
+                groups.append({**group, "params": chosen})
+    optimizer.param_groups = groups
+
+
+@torch.no_grad()
+def gather_trained(model: Any, world: World) -> dict[str, torch.Tensor]:
+    """The trained parameters, whole, on the host of rank 0; empty on the others. Every rank calls it."""
+    whole = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            full = parameter.full_tensor() if is_sharded(parameter) else parameter.detach()
+            if world.main:
+                whole[name] = full.cpu()
+    return whole
