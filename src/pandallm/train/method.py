@@ -14,6 +14,8 @@ import torch
 from pandallm.errors import BadInput
 from pandallm.model.folder import quiet_transformers
 from pandallm.spec import nearest
+from pandallm.train.optimizers import check_optimizer
+from pandallm.train.quantised import dequantise, quantise, quiet_import
 from pandallm.train.spec import LoraMethod, TrainSpec
 
 #: Attribute of config.json that `grow_rows` writes: [first, one after the last] row of the tokens that base.extend added.
@@ -54,6 +56,8 @@ class Method:
         (part / "README.md").unlink(missing_ok=True)  # peft's empty model card
         shutil.rmtree(adapter, ignore_errors=True)
         part.replace(adapter)
+        if getattr(model, "is_loaded_in_4bit", False):
+            dequantise(model)  # peft would put the sum into four bits again
         merged = self.peft.merge_and_unload()
         merged.eval()
         self.peft = None
@@ -61,9 +65,26 @@ class Method:
 
 
 def check_method(spec: TrainSpec) -> None:
-    """Raise BadInput where adapters are asked for and peft is not installed."""
-    if isinstance(spec.method, LoraMethod) and find_spec("peft") is None:
-        raise BadInput('method.kind: lora needs the package peft: `pip install "pandallm[lora]"`.')
+    """Raise BadInput where the stage needs a package that is not installed, and for an optimizer that is not known."""
+    check_optimizer(spec.optimizer)
+    if not isinstance(spec.method, LoraMethod):
+        return
+    for package in ("peft", "bitsandbytes") if spec.method.kind == "qlora" else ("peft",):
+        if find_spec(package) is None:
+            kind = spec.method.kind
+            raise BadInput(f'method.kind: {kind} needs the package {package}: `pip install "pandallm[{kind}]"`.')
+
+
+def check_sharding(spec: TrainSpec, sharding: str) -> None:
+    """Raise BadInput for what needs whole tensors on every rank where `sharding` cuts them."""
+    if sharding == "replicate":
+        return
+    if isinstance(spec.method, LoraMethod) and spec.method.kind == "qlora":
+        raise BadInput(f"method.kind: qlora does not work with runtime.sharding: {sharding}; use replicate.")
+    if spec.optimizer.kind in ("adamw8bit", "muon"):
+        raise BadInput(
+            f"optimizer.kind: {spec.optimizer.kind} needs whole matrices, runtime.sharding: {sharding} cuts them; use replicate or adamw."
+        )
 
 
 def prepare_method(model: Any, spec: TrainSpec, start: Path, *, seed: int) -> Method:
@@ -71,6 +92,7 @@ def prepare_method(model: Any, spec: TrainSpec, start: Path, *, seed: int) -> Me
 
     LoRA (Hu et al. 2021, section 4): a frozen matrix W becomes W + alpha / rank * B A, B zero at the start, A drawn by
     `seed`; layers are exchanged in place, so `model` stays the same object. A layer that the patterns leave out gets no adapter.
+    qlora: the linear layers are put into four bits first (`quantised.py`).
     Raises BadInput without peft, for a pattern or target that matches nothing, for `new_rows` of a model that was not extended, and where
     nothing is left to train.
     """
@@ -83,6 +105,8 @@ def prepare_method(model: Any, spec: TrainSpec, start: Path, *, seed: int) -> Me
     if isinstance(spec.method, LoraMethod):
         whole = (spec.method.train_embeddings or EMBEDDINGS in spec.trainable) and not frozen & set(embeddings)
         layers = _linear_targets(model, spec.method, trained)
+        if spec.method.kind == "qlora":
+            quantise(model, torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32)
         method.peft = _adapted(model, spec.method, layers, seed)
         trained = set(embeddings) if whole else set()
     else:
@@ -160,7 +184,8 @@ def _linear_targets(model: Any, method: LoraMethod, trained: set[str]) -> list[s
 
 def _adapted(model: Any, method: LoraMethod, layers: list[str], seed: int) -> Any:
     """peft's wrapper; the model inside is changed in place. Short names where they say the same (they go into adapter_config.json)."""
-    from peft import LoraConfig, get_peft_model
+    with quiet_import():
+        from peft import LoraConfig, get_peft_model
 
     ends = {n.rsplit(".", 1)[-1] for n in layers}
     same = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.rsplit(".", 1)[-1] in ends]
@@ -171,7 +196,7 @@ def _adapted(model: Any, method: LoraMethod, layers: list[str], seed: int) -> An
         target_modules=sorted(ends) if same == layers else layers,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), quiet_transformers():
+    with torch.random.fork_rng(), quiet_transformers(), quiet_import():
         torch.manual_seed(seed)
         peft: Any = get_peft_model(model, config)
     config.base_model_name_or_path = None  # a path of this machine says nothing elsewhere

@@ -11,7 +11,7 @@ from pandallm.spec import Spec
 class OptimizerSpec(Spec):
     """An optimizer and its schedule. `warmup` < 1 is a share of the steps, else a number of steps; lr ends at `final_lr_share` x lr."""
 
-    kind: str = "adamw"  # a name registered with `pandallm.train.optimizers.register`
+    kind: str = "adamw"  # adamw, adamw8bit, muon, or a name registered with `pandallm.train.optimizers.register`
     lr: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = Field(1e-6, gt=0)
@@ -35,10 +35,11 @@ class FullMethod(Spec):
 class LoraMethod(Spec):
     """Low-rank adapters (Hu et al. 2021) on frozen weights, through peft; merged into the saved model, and saved beside it.
 
-    `targets` are names of linear layers, or `all-linear`. Needs pandallm[lora].
+    `targets` are names of linear layers, or `all-linear`. Needs pandallm[lora]; `qlora`, which keeps the frozen weights of all
+    linear layers in four bits (Dettmers et al. 2023), needs pandallm[qlora].
     """
 
-    kind: Literal["lora"]
+    kind: Literal["lora", "qlora"]
     rank: int = Field(16, gt=0)
     alpha: float = Field(32.0, gt=0)
     targets: tuple[str, ...] = ("all-linear",)
