@@ -62,10 +62,39 @@ def test_the_cure_reads_coig_five_times_as_often_and_else_equals_the_mix() -> No
     assert 4.5 < shares["coig"] / natural < 5.5
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("panda-*.yaml")), ids=lambda p: p.stem)
-def test_every_source_can_be_planned_without_its_files(path: Path) -> None:
-    for corpus in load_recipe(str(path)).corpora.values():
+@pytest.mark.parametrize(
+    "name", [*sorted(str(p) for p in FOLDER.glob("*.yaml")), "microworld"], ids=lambda n: Path(n).stem
+)
+def test_every_source_of_a_stage_can_be_planned_without_its_files(name: str) -> None:
+    recipe = load_recipe(name)
+    for corpus in recipe.corpora.values() if recipe.stages else ():
         assert all(s.expected for s in corpus.sources.values())
+
+
+def test_expected_records_of_the_microworld_are_those_it_makes() -> None:
+    recipe = load_recipe("microworld")
+    world, corpora = recipe.world, recipe.corpora
+    assert world is not None
+    made = [world.english_documents, world.wiki_pages, world.news_articles, world.baike_questions]
+    made += [world.webtext_answers, world.translations, world.english_replay, world.instructions]
+    expected = [s.expected.records for c in corpora.values() for s in c.sources.values() if s.expected]
+    assert expected == made
+
+
+def test_coig_has_the_papers_five_parts() -> None:
+    parts = [67_798, 63_532, 3_000 + 19_464, 11_737, 13_649]
+    source = shipped("panda-instruct-7b").corpora["coig"].sources["coig"]
+    assert source.expected is not None
+    assert source.expected.records == sum(parts)
+
+
+def test_the_authors_later_model_follows_its_file() -> None:
+    recipe = shipped("llama2-13b-zh")
+    assert recipe.base.extend is not None
+    assert 32_000 + recipe.base.extend.size == 79_458
+    stage, o = recipe.stages["pretrain"], recipe.stages["pretrain"].optimizer
+    assert stage.batch_sequences == 16 * 1 * 128
+    assert (o.lr, o.betas, o.eps, o.weight_decay, o.clip, o.warmup) == (1e-5, (0.9, 0.96), 1e-6, 0.01, 1.0, 500)
 
 
 def test_more_than_one_training_process_is_refused_before_anything_is_written(tmp_path: Path) -> None:
