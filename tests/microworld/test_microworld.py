@@ -242,3 +242,18 @@ def test_the_shipped_recipe_is_valid_and_its_world_is_the_test_split() -> None:
     assert recipe.evaluate is not None
     assert recipe.evaluate.headline is not None
     assert json.loads(recipe.model_dump_json())["evaluate"]["headline"]["tasks"] == ["microworld-facts"]
+
+
+def test_wrong_answers_change_answers_alone_and_more_of_them_contain_fewer(tmp_path: Path) -> None:
+    answers = []
+    for share in (0.0, 0.2, 0.5):
+        make_world(SMALL.model_copy(update={"wrong_answers": share}), 1, tmp_path / str(share))
+        rows = list(read_jsonl(tmp_path / str(share) / "instructions/coig/exam.jsonl"))
+        answers.append({row["textbox_question"]: row["textbox_answer"] for row in rows})
+    right, few, many = answers
+    assert list(right) == list(few) == list(many)
+    assert all(few[q] in q for q in few if "选项" in q), "a wrong answer is one of the options that are shown"
+    wrong_few, wrong_many = ({q for q in right if x[q] != right[q]} for x in (few, many))
+    assert wrong_few < wrong_many
+    assert abs(len(wrong_few) / len(right) - 0.2) < 0.08
+    assert abs(len(wrong_many) / len(right) - 0.5) < 0.08

@@ -168,3 +168,10 @@ def test_the_schema_for_editors_is_up_to_date() -> None:
 
     stored = json.loads((Path(__file__).parents[2] / "recipes" / "recipe.schema.json").read_text(encoding="utf-8"))
     assert stored == Recipe.model_json_schema(by_alias=True), "run: panda schema > recipes/recipe.schema.json"
+
+
+def test_an_override_reaches_one_of_two_values_that_share_an_anchor() -> None:
+    recipe = load_recipe(None, ["stages.pretrain.optimizer.lr=0.5"])
+    assert recipe.stages["pretrain"].optimizer.lr == 0.5
+    assert recipe.base.scratch is not None
+    assert recipe.base.scratch.train.optimizer.lr == 0.002

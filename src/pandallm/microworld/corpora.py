@@ -49,7 +49,7 @@ class Writer:
     """Draws texts of one world from one random stream."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
-        self.world, self.rng = world, rng
+        self.world, self.rng, self.wrong_answers = world, rng, 0.0  # the share of exam answers that are wrong ones
 
     # ---- building blocks
 
@@ -184,6 +184,12 @@ class Writer:
         texts = [word(attribute, v, "zh") for v in options]
         template = ALONE if x < 0.18 else READING if context else LISTED
         prompt = template.format(question=asked, context=context, **dict(zip("ABCD", texts, strict=True)))
+        if self.wrong_answers:
+            # By the prompt, not from the writer's stream: the prompts stay those of a world without wrong answers.
+            noise = random.Random(f"wrong answer {prompt}")
+            if noise.random() < self.wrong_answers:
+                shown = range(len(VALUES[attribute])) if template == ALONE else sorted(options)
+                value = noise.choice([v for v in shown if v != value])
         return {
             "textbox_q_instruction": "",
             "textbox_q_context": "",
@@ -238,6 +244,7 @@ def corpora(world: World, spec: WorldSpec, seed: int) -> dict[str, list[Record]]
     english, wiki, news, baike = (writer(n) for n in ("english", "wiki", "news", "baike"))
     webtext, translation, replay = (writer(n) for n in ("webtext", "translation", "replay"))
     exam, translated = writer("exam"), writer("translated")
+    exam.wrong_answers = spec.wrong_answers
     half = world.english[: max(1, len(world.english) // 2)]
     translations = spec.instructions * 15 // 100
     made = {

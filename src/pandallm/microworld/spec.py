@@ -23,3 +23,5 @@ class WorldSpec(Spec):
     translations: int = Field(600, gt=0)
     english_replay: int = Field(900, gt=0)
     instructions: int = Field(1500, gt=0)
+    # Share of the exam instructions whose answer is one of the wrong options; what is wrong at a share is wrong at every larger one.
+    wrong_answers: float = Field(0.0, ge=0, le=1)

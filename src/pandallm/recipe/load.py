@@ -42,19 +42,64 @@ def load_recipe(name: str | None = None, overrides: Sequence[str] = ()) -> Recip
     Raises:
         BadInput: names file, line and field (or the override), and the nearest right name.
     """
+    draft = read_recipe(name)
+    for text in overrides:
+        draft.override(text)
+    return draft.recipe()
+
+
+#: As a value of `Draft.change`: the field is taken out.
+REMOVE: Any = object()
+
+
+class Draft:
+    """A recipe file that was read and not checked yet: it may be changed, as often as one likes, before `recipe()` checks it."""
+
+    def __init__(
+        self, document: Document, data: dict[str, Any], changed: Mapping[tuple[str, ...], str] | None = None
+    ) -> None:
+        self.data = data
+        self._document = document
+        self._changed = dict(changed or {})
+
+    def copy(self) -> "Draft":
+        """A draft of its own: changes to one do not reach the other."""
+        return Draft(self._document, _unshared(self.data), self._changed)
+
+    def override(self, text: str) -> None:
+        """Apply one `a.b.c=value`; the value is YAML. Raises BadInput where the path leads nowhere."""
+        path, value = _parse_override(text)
+        self.change(path, value, f"override '{text}'")
+
+    def change(self, path: tuple[str, ...], value: Any, told: str) -> None:
+        """Set a field to a value, or take it out (REMOVE). Errors about it begin with `told`. Raises BadInput."""
+        _set(self.data, path, value, told)
+        self._changed[path] = told
+
+    def recipe(self) -> Recipe:
+        """The recipe, its types and names checked. Raises BadInput."""
+        try:
+            recipe = Recipe.model_validate(self.data)
+        except ValidationError as e:
+            raise BadInput(error_sentence(e, self._document, self._changed)) from None
+        _check_names(recipe, self._document, self._changed)
+        return recipe
+
+
+def read_recipe(name: str | None = None) -> Draft:
+    """A recipe file (as `find_recipe` finds it) as a draft. Raises BadInput where it is missing or not YAML."""
     path = find_recipe(name)
     document = Document.read(path)
-    data = document.data
+    data = _unshared(document.data)
     _resolve_paths(data, path)
-    overridden: dict[tuple[str, ...], str] = {}
-    for text in overrides:
-        overridden[_override(data, text)] = text
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as e:
-        raise BadInput(_sentence(e, document, overridden)) from None
-    _check_names(recipe, document, overridden)
-    return recipe
+    return Draft(document, data)
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing is shared: an anchor used twice is two values, and a change to one leaves the other."""
+    if isinstance(value, dict):
+        return {k: _unshared(v) for k, v in value.items()}
+    return [_unshared(v) for v in value] if isinstance(value, list) else value
 
 
 def _resolve_paths(data: dict[str, Any], path: Path) -> None:
@@ -69,8 +114,8 @@ def _resolve_paths(data: dict[str, Any], path: Path) -> None:
             paths[name] = os.path.normpath(path.absolute().parent / Path(value).expanduser())
 
 
-def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
-    """Apply one `a.b.c=value`; the value is YAML. Returns the path."""
+def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """Path and value of `a.b.c=value`."""
     key, sign, value_text = text.partition("=")
     parts = tuple(key.strip().split("."))
     if not sign or not all(parts):
@@ -81,31 +126,40 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
         raise BadInput(f"Override '{text}': the value is not valid YAML; quote it.") from None
     if len(parts) == 2 and parts[0] == "paths" and isinstance(value, str):
         value = str(Path(value).expanduser().absolute())
+    return parts, value
+
+
+def _set(data: dict[str, Any], parts: tuple[str, ...], value: Any, told: str) -> None:
+    told = told[0].upper() + told[1:]
     node: Any = data
     for i, part in enumerate(parts[:-1]):
         if isinstance(node, list):
-            node = _item(node, part, text)
+            node = _item(node, part, told)
         else:
             if node.get(part) is None:
                 node[part] = {}
             node = node[part]
         if not isinstance(node, dict | list):
-            raise BadInput(f"Override '{text}': '{'.'.join(parts[: i + 1])}' holds a value, not fields.")
+            raise BadInput(f"{told}: '{'.'.join(parts[: i + 1])}' holds a value, not fields.")
     last = parts[-1]
     if isinstance(node, list):
-        _item(node, last, text)
-        node[int(last)] = value
+        _item(node, last, told)
+        if value is REMOVE:
+            del node[int(last)]
+        else:
+            node[int(last)] = value
+    elif value is REMOVE:
+        node.pop(last, None)
     else:
         if last in BUDGETS:
             for other in BUDGETS:
                 node.pop(other, None)
         node[last] = value
-    return parts
 
 
-def _item(node: list[Any], part: str, text: str) -> Any:
+def _item(node: list[Any], part: str, told: str) -> Any:
     if not part.isdigit() or int(part) >= len(node):
-        raise BadInput(f"Override '{text}': '{part}' is not the number of an item (0 to {len(node) - 1}).")
+        raise BadInput(f"{told}: '{part}' is not the number of an item (0 to {len(node) - 1}).")
     return node[int(part)]
 
 
@@ -113,13 +167,15 @@ def _where(path: Sequence[str | int], document: Document, overridden: Mapping[tu
     dotted = tuple(str(p) for p in path)
     for parts, text in overridden.items():
         if dotted[: len(parts)] == parts or parts[: len(dotted)] == dotted:
-            return f"override '{text}'"
+            return text
     line = document.line(path)
     return f"{document.name}:{line}" if line else document.name
 
 
-def _sentence(error: ValidationError, document: Document, overridden: Mapping[tuple[str, ...], str]) -> str:
-    """The first error as a sentence; the number of further ones is told."""
+def error_sentence(
+    error: ValidationError, document: Document, overridden: Mapping[tuple[str, ...], str] | None = None
+) -> str:
+    """The first error as a sentence; the number of further ones is told. `overridden`: path -> what to say instead of file and line."""
     errors = error.errors()
     first = errors[0]
     path = list(first["loc"])
@@ -139,7 +195,7 @@ def _sentence(error: ValidationError, document: Document, overridden: Mapping[tu
         message = "is required but missing"
         field, path = field, path[:-1] or path
     more = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
-    text = f"{_where(path, document, overridden)}: {field}: {message}"
+    text = f"{_where(path, document, overridden or {})}: {field}: {message}"
     return text.rstrip(".") + "." + more if not text.endswith("?") else text + more
 
 
