@@ -1,6 +1,11 @@
 """Checkpoints are whole or not there, and go on bit for bit."""
 
+import contextlib
+import os
 import shutil
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +13,11 @@ import pytest
 import torch
 
 import pandallm.train.checkpoint as checkpoint
-from pandallm.errors import BadInput
+from pandallm.errors import BadInput, Interrupted, PandaError
 from pandallm.train.checkpoint import Checkpoints, SaveFailed, complete_checkpoints, difference
 from pandallm.train.shards import write_shard
 from pandallm.train.world import World
+from tests.train.tiny import AfterSteps, count_steps, weights
 
 ALONE = World(torch.device("cpu"))
 
@@ -239,6 +245,88 @@ def test_no_rank_waits_for_one_whose_disk_is_full(
     for one in ranks:
         one.wait()
     assert names(tmp_path) == [3]
+
+
+def full_disk(*arguments: Any, **named: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+class Told:
+    """Progress that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.sentences.append(text)
+
+    def task(self, name: str, total: float | None, unit: str = "") -> Any:
+        return contextlib.nullcontext(self)
+
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        pass
+
+
+def test_the_last_step_is_saved_before_the_model(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full only then costs no step."""
+    whole = stage("whole")
+    with monkeypatch.context() as broken:
+        broken.setattr("pandallm.model.folder.save_model", full_disk)
+        with pytest.raises(PandaError, match=r"could not be written to .*work \(.*No space left.*make room and run"):
+            stage()
+    assert names(tmp_path / "work")[-1] == 20
+    assert not (tmp_path / "work" / "model").exists()
+    assert stage() == whole | {"resumed_from": [20]}
+    assert all(torch.equal(t, weights(tmp_path / "work")[n]) for n, t in weights(tmp_path / "whole").items())
+
+
+def test_training_goes_on_without_its_checkpoints(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "write_shard", full_disk)
+    told = Told()
+    assert stage(progress=told, save_every_seconds=1e-9)["steps"] == 20
+    assert (tmp_path / "work" / "model").is_dir()
+    assert told.sentences[0] == (
+        "The checkpoint after step 1 was not saved (No space left on device); there is no older one. Training goes on."
+    )
+    assert told.sentences[-1].endswith("there is no older one. The model is written all the same.")
+
+
+def test_a_stop_that_cannot_be_saved_says_so(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        stage(deadline=AfterSteps(count_steps(monkeypatch), 5))
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, "write_shard", full_disk)
+        with pytest.raises(
+            PandaError, match=r"after step 8 of 20\. The checkpoint after step 8 was not saved .*step 5 stays"
+        ):
+            stage(deadline=AfterSteps(count_steps(monkeypatch), 3))
+    assert stage()["resumed_from"] == [5]
+
+
+def test_a_stop_waits_for_the_save_under_way(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM while a slow disk takes the checkpoint before: that one and its own are whole when the stage leaves."""
+
+    def slow(path: Path, parts: Any) -> None:
+        if "00000001" in str(path):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)
+        write_shard(path, parts)
+
+    monkeypatch.setattr(checkpoint, "write_shard", slow)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        stage(save_every_seconds=1e-9)
+    saved = names(tmp_path / "work")
+    assert len(saved) == 2
+    assert saved[0] == 1
+    assert stage()["resumed_from"] == [saved[1]]
 
 
 def test_difference_names_what_changed() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pandallm.errors import BadInput, Interrupted
+from pandallm.errors import BadInput, Interrupted, PandaError
 from pandallm.progress import SILENT, Progress
 from pandallm.store import digest_file
 from pandallm.train.spec import TrainSpec
@@ -105,7 +105,7 @@ class _Stage:
         from pandallm.train.checkpoint import Checkpoints
         from pandallm.train.fit import check_finite, check_fit, check_ranks
         from pandallm.train.forward import Forward
-        from pandallm.train.method import prepare_method
+        from pandallm.train.method import check_sharding, prepare_method
         from pandallm.train.optimizers import make_optimizer
         from pandallm.train.sharding import choose_sharding, shard, split_groups
         from pandallm.train.watch import Watch
@@ -116,8 +116,9 @@ class _Stage:
         self.packs = Packs.open(packs)
         check_ranks(self.packs, world.size)
         self.tokenizer = load_tokenizer(start)
-        # Several ranks cut it on the host: a whole model may not fit on a GPU.
-        self.model = load_model(start, "float32", str(world.device) if world.size == 1 else "cpu")
+        # Several ranks cut it on the host, and qlora rounds it there: a whole model may not fit on a GPU.
+        on_host = world.size > 1 or spec.method.kind == "qlora"
+        self.model = load_model(start, "float32", "cpu" if on_host else str(world.device))
         check_fit(self.model, self.tokenizer, self.packs, packs, start)
         check_finite(self.model, start)
         self.method = prepare_method(self.model, spec, start, seed=seed)
@@ -127,7 +128,11 @@ class _Stage:
             enable = self.model.activation_checkpointing_enable if new else self.model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
         if world.size > 1:
-            world = shard(self.model, world, choose_sharding(sharding, self.model, world), self.dtype)
+            chosen = choose_sharding(sharding, self.model, world)
+            check_sharding(spec, chosen)
+            world = shard(self.model, world, chosen, self.dtype)
+        elif on_host:
+            self.model.to(world.device)
         self.world, self.device = world, world.device
         self.optimizer = make_optimizer(self.model, spec.optimizer, set(self.method.rows))
         if world.sharding != "replicate":
@@ -145,7 +150,7 @@ class _Stage:
             "packs": digest_file(packs / "pack.json"),
             "start": digest_file(start / "config.json"),
         }
-        self.checkpoints = Checkpoints(work, self.world, keep_checkpoints)
+        self.checkpoints = Checkpoints(work, self.world, keep_checkpoints, self.progress.say)
         self.probe = self._probe()
         self._resume()
 
@@ -180,6 +185,7 @@ class _Stage:
             self.watch.open(state)
 
     def run(self, save_every_seconds: float, deadline: float | None, stopped: list[str]) -> dict[str, Any]:
+        from pandallm.train.checkpoint import SaveFailed
         from pandallm.train.feed import shares
 
         steps, first = self.packs.steps, self.step
@@ -210,7 +216,11 @@ class _Stage:
                 task.advance(1)
             if self.watch:
                 self.watch.read()
-        self.checkpoints.wait()
+        self._save()
+        try:
+            self.checkpoints.wait()
+        except SaveFailed as e:
+            self.progress.say(f"{e} The model is written all the same.")
         # A stop signal from here on would cost the last steps: the save is short, so it is finished first.
         self._write_model()
         self.world.barrier()
@@ -239,12 +249,15 @@ class _Stage:
             raise out_of_memory(e, self.name, self.step + 1, self.spec, self.model, self.world) from None
 
     def _stop(self, reason: str) -> None:
+        from pandallm.train.checkpoint import SaveFailed
+
+        stopped = f"{self.name} was stopped by {reason} after step {self.step} of {self.packs.steps}"
         self._save()
-        self.checkpoints.wait()
-        raise Interrupted(
-            f"{self.name} was stopped by {reason} after step {self.step} of {self.packs.steps} and is saved: "
-            "run the same command again to go on."
-        )
+        try:
+            self.checkpoints.wait()
+        except SaveFailed as e:
+            raise PandaError(f"{stopped}. {e} Make room and run the same command again to go on.") from None
+        raise Interrupted(f"{stopped} and is saved: run the same command again to go on.")
 
     def _save(self) -> None:
         watched = self.watch.state() if self.watch else {}
@@ -252,7 +265,9 @@ class _Stage:
         self.checkpoints.save(self.model, self.optimizer, self.step, state)
 
     def _write_model(self) -> None:
-        from pandallm.model.folder import load_model, save_model
+        from safetensors import SafetensorError
+
+        from pandallm.model.folder import first_line, load_model, save_model
         from pandallm.train.method import prepare_method
         from pandallm.train.sharding import gather_trained
 
@@ -266,7 +281,13 @@ class _Stage:
                     model.get_parameter(name).data = tensor
         if self.world.main:
             model.eval()
-            save_model(method.finish(model, self.work).to(self.dtype), self.tokenizer, self.work / "model")
+            try:
+                save_model(method.finish(model, self.work).to(self.dtype), self.tokenizer, self.work / "model")
+            except (OSError, SafetensorError) as e:
+                raise PandaError(
+                    f"{self.name}: the model could not be written to {self.work} ({first_line(e)}): make room and run the "
+                    "same command again; the steps up to the last checkpoint are not repeated."
+                ) from None
 
     def _facts(self) -> dict[str, Any]:
         if not self.watch:
