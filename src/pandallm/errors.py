@@ -17,3 +17,7 @@ class Interrupted(PandaError):
     """Work was stopped on purpose (signal, time budget) and saved; the message says how to go on (exit code 3)."""
 
     exit_code = 3
+
+
+class Busy(PandaError):
+    """Another process is doing this very work (exit code 1): wait for it, or do something else meanwhile."""
