@@ -29,7 +29,8 @@ def test_learns_and_writes_what_the_contract_says(stage: Callable[..., Any], pac
     assert [line["step"] for line in lines] == list(range(1, 21))
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.3
     assert set(lines[0]) == {
-        "step", "steps", "loss", "lr", "grad_norm", "trained_tokens", "tokens", "seconds", "tokens_per_second", "loss_by_source",
+        "step", "steps", "loss", "lr", "grad_norm", "trained_tokens", "tokens", "seconds", "tokens_per_second",
+        "trained_tokens_per_second", "loss_by_source", "loss_by_language",
     }  # fmt: skip
     assert facts["steps"] == lines[0]["steps"] == 20
     assert facts["tokens"] == sum(line["tokens"] for line in lines) == sum(map(opened.tokens_of_step, range(20)))
@@ -38,6 +39,7 @@ def test_learns_and_writes_what_the_contract_says(stage: Callable[..., Any], pac
     assert facts["resumed_from"] == []
     assert lines[0]["lr"] == pytest.approx(1e-2)
     assert set(lines[0]["loss_by_source"]) == {"even", "odd"}
+    assert lines[0]["loss_by_language"] == {"zh": pytest.approx(lines[0]["loss"])}
     assert min(lines[0]["loss_by_source"].values()) <= lines[0]["loss"] <= max(lines[0]["loss_by_source"].values())
     ids = torch.tensor([[5, 6, 7]])
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "work" / "model", attn_implementation="sdpa")

@@ -16,6 +16,7 @@ from pandallm import __version__
 from pandallm.errors import BadInput, Interrupted
 from pandallm.pipeline.bases import extend_base, import_base, initialise_base
 from pandallm.pipeline.corpora import PACK_FIELDS, clean, close_engine, pack, source_files
+from pandallm.pipeline.held_out import held_out
 from pandallm.pipeline.machine import machine, peak_memory_gib, versions
 from pandallm.pipeline.overall import Overall
 from pandallm.progress import SILENT, Progress
@@ -44,6 +45,7 @@ VERSIONS = {
     "import": 1,
     "extend": 2,
     "pack": 2,
+    "held_out": 1,
     "train": 2,
     "evaluate": 2,
     "delta": 2,
@@ -217,15 +219,25 @@ class Run:
         }
 
     def train(
-        self, name: str, spec: TrainSpec, packs: Artifact, start: tuple[Path, str], cost: float
+        self,
+        name: str,
+        spec: TrainSpec,
+        packs: Artifact,
+        start: tuple[Path, str],
+        cost: float,
+        watched: Artifact | None = None,
     ) -> tuple[Path, str]:
-        """Train one stage from the model `start` (folder, digest)."""
+        """Train one stage from the model `start` (folder, digest). `watched`: its held-out windows."""
         runtime = self.recipe.runtime
         settings = spec.model_dump(mode="json", exclude={*PACK_FIELDS, "from_", "corpus"}) | {"seed": self.recipe.seed}
+        if spec.watch is None:
+            del settings["watch"]
 
         def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+            from pandallm.train.hooks import Tracking
             from pandallm.train.loop import train_stage
 
+            tracking = Tracking(runtime.tracking, self.recipe.name, self.folder / "tracking", settings)
             return train_stage(
                 start[0],
                 packs.path,
@@ -238,11 +250,15 @@ class Run:
                 keep_checkpoints=runtime.keep_checkpoints,
                 deadline=self.deadline,
                 deterministic=runtime.deterministic,
+                held_out=watched.path if watched else None,
+                tracking=tracking,
                 progress=progress,
                 name=f"train {name}",
             )
 
         inputs = {"packs": packs.digest, "start": start[1]}
+        if watched:
+            inputs["held_out"] = watched.digest
         artifact = self.stage(f"train {name}", "train", settings, inputs, make, cost=cost, resumes=True)
         return artifact.path / "model", artifact.digest
 
@@ -277,7 +293,9 @@ class Run:
         for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
             self.corpus(corpus)
         packs = {name: pack(self, name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
+        watched = {name: held_out(self, name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
         close_engine(self)
+        self._lint(plans, packs)
         training = {name: 3.0 * a.manifest["facts"]["ledger"]["total"]["exposures"] for name, a in packs.items()}
         scoring = self._scoring_cost()
         models: dict[str, tuple[Path, str]] = {} if self.recipe.base.scratch else {"base": self.start()}
@@ -286,10 +304,18 @@ class Run:
         with self.overall.whole(sum(training.values()) + scoring * len(self._evaluated_models())):
             for name, (spec, _, origin) in plans.items():
                 start = models[origin] if origin else self.start()
-                models[name] = self.train(name, spec, packs[name], start, training[name])
+                models[name] = self.train(name, spec, packs[name], start, training[name], watched[name])
             evaluations = evaluate_all(self, models, scoring)
         delta = release(self, models)
         return write_run_folder(self, packs, models, evaluations, delta)
+
+    def _lint(self, plans: Mapping[str, tuple[TrainSpec, str, str | None]], packs: Mapping[str, Artifact]) -> None:
+        """Say what looks wrong in the stages' settings, before the first of them trains."""
+        from pandallm.train.lint import lint_stage
+
+        for name, (spec, _, _) in plans.items():
+            for finding in lint_stage(spec, packs[name].manifest["facts"]):
+                self.progress.say(f"train {name}: {finding.text}")
 
     def _write_card(self, scores: dict[str, Any]) -> None:
         """`model_card.md`: what a reader of the weights must know, from the stored results."""
@@ -303,6 +329,7 @@ class Run:
 
     def check_training(self) -> None:
         """What the recipe asks of training can be done here; data can be built where it cannot."""
+        from pandallm.train.hooks import check_tracking
         from pandallm.train.method import check_method
 
         if (gpus := self.recipe.runtime.gpus or 1) > 1:
@@ -311,6 +338,7 @@ class Run:
             )
         for plan, _, _ in self.plans().values():
             check_method(plan)
+        check_tracking(self.recipe.runtime.tracking)
 
     def check_inputs(self) -> None:
         """Every file that the recipe names is there and every benchmark can be read, before anything is written.

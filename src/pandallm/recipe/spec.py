@@ -73,6 +73,8 @@ class RuntimeSpec(Spec):
     keep_checkpoints: int = Field(2, gt=0)  # of a stage under way; a finished stage keeps none
     stop_after_minutes: float | None = Field(None, gt=0)
     deterministic: bool = True
+    # Who else gets the numbers while a stage trains: tensorboard, wandb, mlflow, trackio, or module:function of one's own.
+    tracking: tuple[str, ...] = ()
     store: str = ".panda/store"
     runs: str = "runs"
 

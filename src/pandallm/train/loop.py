@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pandallm.errors import BadInput, Interrupted, PandaError
-from pandallm.progress import SILENT, Progress
+from pandallm.progress import SILENT, Progress, Task
 from pandallm.store import digest_file
 from pandallm.train.spec import TrainSpec
 from pandallm.train.stop import stop_signals
 
 if TYPE_CHECKING:
     from pandallm.train.feed import Share
+    from pandallm.train.held_out import HeldOutWatch
+    from pandallm.train.hooks import Tracking
     from pandallm.train.step import StepNumbers
+    from pandallm.train.watch import Watch
     from pandallm.train.world import World
 
 #: A save may take at most this share of the time: slow disks get fewer checkpoints.
@@ -40,6 +43,8 @@ def train_stage(
     deadline: float | None = None,
     deterministic: bool = True,
     keep_checkpoints: int = 2,
+    held_out: Path | None = None,
+    tracking: "Tracking | None" = None,
     progress: Progress = SILENT,
     name: str = "train",
 ) -> dict[str, Any]:
@@ -54,8 +59,10 @@ def train_stage(
     With a `world` of several ranks (`train.world.join_world`) every rank calls it with the same arguments, and `work` lies on
     a file system that all of them see. `sharding`: how weights lie on them, see `train.sharding`. Rank 0 writes and speaks.
 
+    `held_out`: a folder of held-out windows (`train.held_out`), scored as `spec.watch` says. `tracking`: who else gets the numbers.
+
     Returns facts on rank 0: {"steps", "trained_tokens", "tokens", "final_loss", "resumed_from", "packing_probe"}, and
-    "processes" and "sharding" where there are several; {} on the others.
+    "processes" and "sharding" where there are several, "held_out" where it was watched; {} on the others.
     Raises BadInput when model and packs do not fit, Interrupted (after saving) on SIGTERM, SIGINT or the deadline, and
     PandaError when packing leaks, memory runs out or the loss is not finite (`work/logs/not_finite.json` names the examples).
     """
@@ -70,11 +77,14 @@ def train_stage(
     try:
         with _deterministic(deterministic), stop_signals() as stopped:
             world = world or World(torch.device(resolve_device(device)))
-            stage = _Stage(start, packs, spec, work, seed, world, sharding, name, progress, keep_checkpoints)
+            watched = (held_out, tracking)
+            stage = _Stage(start, packs, spec, work, seed, world, sharding, name, progress, keep_checkpoints, watched)
             try:
                 return stage.run(save_every_seconds, deadline, stopped)
             finally:
                 stage.checkpoints.close()
+                if stage.held_out:
+                    stage.held_out.close()
                 if stage.watch:
                     stage.watch.close()
     finally:
@@ -84,6 +94,9 @@ def train_stage(
 
 class _Stage:
     """The state of one stage: model, optimizer, where it stands. `watch` is rank 0's alone."""
+
+    watch: "Watch | None"
+    held_out: "HeldOutWatch | None"
 
     def __init__(
         self,
@@ -97,6 +110,7 @@ class _Stage:
         name: str,
         progress: Progress,
         keep_checkpoints: int,
+        watched: "tuple[Path | None, Tracking | None]",
     ) -> None:
         import torch
 
@@ -105,15 +119,15 @@ class _Stage:
         from pandallm.train.checkpoint import Checkpoints
         from pandallm.train.fit import check_finite, check_fit, check_ranks
         from pandallm.train.forward import Forward
+        from pandallm.train.groups import group_packs
         from pandallm.train.method import check_sharding, prepare_method
         from pandallm.train.optimizers import make_optimizer
         from pandallm.train.sharding import choose_sharding, shard, split_groups
-        from pandallm.train.watch import Watch
 
         self.start, self.spec, self.work, self.seed, self.name = start, spec, work, seed, name
         self.progress = progress if world.main else SILENT
         self.dtype = torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32
-        self.packs = Packs.open(packs)
+        self.packs = group_packs(Packs.open(packs))
         check_ranks(self.packs, world.size)
         self.tokenizer = load_tokenizer(start)
         # Several ranks cut it on the host, and qlora rounds it there: a whole model may not fit on a GPU.
@@ -138,7 +152,7 @@ class _Stage:
         if world.sharding != "replicate":
             split_groups(self.optimizer)
         self.forward = Forward(self.model, self.dtype)
-        self.watch = Watch(work, self.packs, name, self.device.type) if world.main else None
+        self._open_watch(*watched)
         torch.manual_seed(seed)
         self.step = 0
         self.resumed_from: list[int] = []
@@ -153,6 +167,33 @@ class _Stage:
         self.checkpoints = Checkpoints(work, self.world, keep_checkpoints, self.progress.say)
         self.probe = self._probe()
         self._resume()
+
+    def _open_watch(self, held_out: Path | None, tracking: "Tracking | None") -> None:
+        from pandallm.train.held_out import HeldOutWatch
+        from pandallm.train.mfu import flops_per_token, peak_of
+        from pandallm.train.watch import Watch
+
+        self.watch = self.held_out = None
+        if self.world.main:
+            used, peak = (
+                flops_per_token(self.model.config, self.packs),
+                peak_of(self.device, self.spec.dtype == "bfloat16"),
+            )
+            self.watch = Watch(
+                self.work,
+                self.packs,
+                self.name,
+                self.device.type,
+                used_flops=used / peak / self.world.size if used and peak else None,
+                tracking=tracking,
+                progress=self.progress,
+            )
+        if self.spec.watch:
+            if held_out is None:
+                raise BadInput(f"{self.name}: `watch` needs a folder of held-out windows.")
+            tell = self.watch.tell if self.watch else lambda line: None
+            tokens = self.spec.micro_batch_tokens
+            self.held_out = HeldOutWatch(held_out, self.spec.watch, self.work, self.world, tokens, self.name, tell)
 
     def _probe(self) -> float:
         from pandallm.model.packed import packing_probe
@@ -181,6 +222,8 @@ class _Stage:
             self.step = state["step"]
             self.resumed_from = [*state["resumed_from"], self.step]
             self.progress.say(f"{self.name}: going on after step {self.step} of {self.packs.steps}")
+        if self.held_out:
+            self.held_out.open(state["held_out"] if state else None)
         if self.watch:
             self.watch.open(state)
 
@@ -197,7 +240,8 @@ class _Stage:
         with contextlib.closing(coming), self.progress.task(self.name, steps, "steps") as task:
             if self.step:
                 task.advance(self.step)
-            while self.step < steps:
+            self._score_held_out(task)
+            while self.step < steps and not (self.held_out and self.held_out.stop):
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
                     stopped.append("the time budget")
@@ -214,6 +258,7 @@ class _Stage:
                 if self.watch and (note := self.watch.add(numbers, last=self.step == steps)):
                     task.advance(0, note)
                 task.advance(1)
+                self._score_held_out(task)
             if self.watch:
                 self.watch.read()
         self._save()
@@ -221,10 +266,24 @@ class _Stage:
             self.checkpoints.wait()
         except SaveFailed as e:
             self.progress.say(f"{e} The model is written all the same.")
+        self.kept = self.held_out.finish(self.model) if self.held_out else None
         # A stop signal from here on would cost the last steps: the save is short, so it is finished first.
         self._write_model()
         self.world.barrier()
         return self._facts()
+
+    def _score_held_out(self, task: Task) -> None:
+        """Held-out text, where it is watched and due."""
+        if not (self.held_out and self.held_out.due(self.step, self.packs.steps)):
+            return
+        if self.watch:
+            self.watch.read()  # its rate is of the steps alone
+        task.advance(0, self.held_out.measure(self.forward, self.step, self.watch.seconds() if self.watch else 0.0))
+        if self.held_out.stop and self.step < self.packs.steps:
+            self.progress.say(
+                f"{self.name}: stopped after step {self.step} of {self.packs.steps}, held-out text was best after step "
+                f"{self.held_out.best_step}"
+            )
 
     def _one_step(self, coming: "Iterator[Share]") -> "StepNumbers":
         from pandallm.train.memory import is_out_of_memory, out_of_memory
@@ -261,6 +320,8 @@ class _Stage:
 
     def _save(self) -> None:
         watched = self.watch.state() if self.watch else {}
+        if self.held_out:
+            watched["held_out"] = self.held_out.state()
         state = {"identity": self.identity, "resumed_from": self.resumed_from, **watched}
         self.checkpoints.save(self.model, self.optimizer, self.step, state)
 
@@ -268,6 +329,7 @@ class _Stage:
         from safetensors import SafetensorError
 
         from pandallm.model.folder import first_line, load_model, save_model
+        from pandallm.train.chat import carry_template
         from pandallm.train.method import prepare_method
         from pandallm.train.sharding import gather_trained
 
@@ -281,6 +343,7 @@ class _Stage:
                     model.get_parameter(name).data = tensor
         if self.world.main:
             model.eval()
+            carry_template(self.packs.folder, model, self.tokenizer)
             try:
                 save_model(method.finish(model, self.work).to(self.dtype), self.tokenizer, self.work / "model")
             except (OSError, SafetensorError) as e:
@@ -292,7 +355,7 @@ class _Stage:
     def _facts(self) -> dict[str, Any]:
         if not self.watch:
             return {}
-        facts = {
+        facts: dict[str, Any] = {
             "steps": self.step,
             "trained_tokens": self.watch.trained_tokens,
             "tokens": self.watch.tokens,
@@ -300,6 +363,8 @@ class _Stage:
             "resumed_from": self.resumed_from,
             "packing_probe": self.probe,
         }
+        if self.kept:
+            facts["held_out"] = self.kept
         several = {"processes": self.world.size, "sharding": self.world.sharding}
         return facts | several if self.world.size > 1 else facts
 

@@ -49,6 +49,20 @@ class LoraMethod(Spec):
 Method = Annotated[FullMethod | LoraMethod, Field(discriminator="kind")]
 
 
+class WatchSpec(Spec):
+    """Bits per byte of held-out text while the stage trains (`corpora.NAME.held_out` keeps it from training).
+
+    `patience`: stop after so many evaluations in a row without a new best. `keep_best`: save the weights of the best evaluation
+    instead of the last ones.
+    """
+
+    every: int = Field(100, gt=0)  # steps between evaluations; the start and the end are scored as well
+    corpora: tuple[str, ...] = ()  # whose held-out text; the stage's own where left out
+    documents: int | None = Field(200, gt=0)  # at most so many of each corpus, evenly spaced; null: all
+    patience: int | None = Field(None, gt=0)
+    keep_best: bool = False
+
+
 class TrainSpec(Spec):
     """What changes the weights. Exactly one of `epochs`, `documents`, `tokens`, `steps` is the budget."""
 
@@ -69,6 +83,7 @@ class TrainSpec(Spec):
     # for the rows that base.extend added to them.
     trainable: tuple[str, ...] = ("*",)
     freeze: tuple[str, ...] = ()
+    watch: WatchSpec | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainSpec":

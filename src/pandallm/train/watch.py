@@ -7,8 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pandallm.data.packs import Packs
 from pandallm.errors import PandaError
+from pandallm.progress import SILENT, Progress
 from pandallm.store import write_json
+from pandallm.train.groups import GroupedPacks, merge
+from pandallm.train.hooks import Hooks, Tracking
 from pandallm.train.step import StepNumbers
 
 #: On a GPU the numbers of this many steps stay on the device before they are read, so that it never waits for us.
@@ -16,15 +20,31 @@ STEPS_PER_READ = 16
 
 
 class Watch:
-    """Collects the numbers of steps and writes `work/logs/metrics.jsonl`. `totals` go into checkpoints and facts."""
+    """Collects the numbers of steps and writes `work/logs/metrics.jsonl`. `state` goes into checkpoints.
 
-    def __init__(self, work: Path, packs: Any, name: str, device: str) -> None:
+    used_flops: FLOPs of one token over the peak FLOP/s of all devices together; None where either is not known.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        packs: Packs,
+        name: str,
+        device: str,
+        *,
+        used_flops: float | None = None,
+        tracking: Tracking | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
         self.path, self.packs, self.name = work / "logs" / "metrics.jsonl", packs, name
         self.every = 1 if device == "cpu" else STEPS_PER_READ
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.tokens = self.trained_tokens = 0
         self.final_loss: float | None = None
         self.seconds_before = 0.0
+        self._work, self._used_flops, self._tracking, self._progress = work, used_flops, tracking, progress
+        self._groups = packs.groups if isinstance(packs, GroupedPacks) else tuple((s, "") for s in packs.sources)
+        self._hooks: Hooks | None = None
         self._pending: list[StepNumbers] = []
         self._file: Any = None
         self._began = time.monotonic()
@@ -37,7 +57,7 @@ class Watch:
             "tokens": self.tokens,
             "trained_tokens": self.trained_tokens,
             "final_loss": self.final_loss,
-            "seconds": round(self.seconds_before + time.monotonic() - self._began, 3),
+            "seconds": self.seconds(),
             "metrics_bytes": self._file.tell(),
         }
 
@@ -48,11 +68,25 @@ class Watch:
         if state:
             self.tokens, self.trained_tokens = state["tokens"], state["trained_tokens"]
             self.final_loss, self.seconds_before = state["final_loss"], state["seconds"]
+        step = int(state["step"]) if state else 0
+        self._hooks = Hooks(self._tracking, self.name, self._work, step, self._progress.say)
         self._began = time.monotonic()
 
     def close(self) -> None:
+        """Close the file and the hooks; also after an error."""
         if self._file:
             self._file.close()
+        if self._hooks:
+            self._hooks.close()
+
+    def seconds(self) -> float:
+        """Time spent in this stage so far, over all its starts."""
+        return round(self.seconds_before + time.monotonic() - self._began, 3)
+
+    def tell(self, line: dict[str, Any]) -> None:
+        """Hand a line to the hooks."""
+        if self._hooks:
+            self._hooks.log(line)
 
     def add(self, numbers: StepNumbers, last: bool) -> str:
         """Take a step's numbers. Returns a note for the progress bar, empty while the device is left alone."""
@@ -70,7 +104,11 @@ class Watch:
             return ""
         numbers = torch.stack([torch.cat([p.sums_S, p.norm.double()[None]]) for p in self._pending]).tolist()
         now = time.monotonic()
-        rate = sum(p.tokens for p in self._pending) / max(1e-9, now - self._pending[0].began)
+        passed = max(1e-9, now - self._pending[0].began)
+        seconds = round(self.seconds_before + now - self._began, 3)
+        rate = sum(p.tokens for p in self._pending) / passed
+        trained_rate = sum(int(p.trained_S.sum()) for p in self._pending) / passed
+        used = None if self._used_flops is None else rate * self._used_flops
         for p, (*sums, norm) in zip(self._pending, numbers, strict=True):
             trained = int(p.trained_S.sum())
             if not (math.isfinite(sum(sums)) and math.isfinite(norm)):
@@ -87,19 +125,26 @@ class Watch:
                 "grad_norm": norm,
                 "trained_tokens": trained,
                 "tokens": p.tokens,
-                "seconds": round(self.seconds_before + now - self._began, 3),
+                "seconds": seconds,
                 "tokens_per_second": round(rate, 1),
-                "loss_by_source": {
-                    source: total / int(n)
-                    for source, total, n in zip(self.packs.sources, sums, p.trained_S, strict=True)
-                    if n
-                },
+                "trained_tokens_per_second": round(trained_rate, 1),
+                **({} if used is None else {"mfu": round(used, 4)}),
+                "loss_by_source": self._means(0, sums, p.trained_S.tolist()),
+                "loss_by_language": self._means(1, sums, p.trained_S.tolist()),
             }
             self._file.write((json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
+            self.tell(line)
         self._pending.clear()
         self._file.flush()
         shown = "-" if self.final_loss is None else f"{self.final_loss:.3f}"
-        return f"loss {shown}, {rate:,.0f} tokens/s"
+        mfu = "" if used is None else f", MFU {used:.0%}"
+        return f"loss {shown}, {rate:,.0f} tokens/s ({trained_rate:,.0f} trained){mfu}"
+
+    def _means(self, which: int, sums: list[float], trained: list[int]) -> dict[str, float]:
+        """Mean loss by source (0) or language (1), of those that the step trained."""
+        counts = merge(self._groups, which, trained)
+        totals = merge(self._groups, which, sums)
+        return {name: totals[name] / n for name, n in counts.items() if n}
 
     def _refuse_not_finite(self, numbers: StepNumbers) -> None:
         import pyarrow.parquet as pq
