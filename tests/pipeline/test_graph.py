@@ -76,6 +76,15 @@ def test_everything_in_the_microworld_hangs_on_the_world() -> None:
     assert not [name for name in a if a[name] == b[name]]
 
 
+def test_wrong_answers_of_the_world_reach_what_reads_its_instructions_alone() -> None:
+    corpora = "base.scratch.tokenizer.corpora=[english, chinese]"
+    a, b = identities("microworld", corpora), identities("microworld", corpora, "world.wrong_answers=0.5")
+    changed = {name for name in a if a[name] != b[name] and not name.startswith("evaluate")}
+    assert changed == {"world", "clean coig", "pack instruct", "train instruct", "delta of instruct"}
+    assert {name for name in a if name.startswith("evaluate instruct") and a[name] == b[name]} == set()
+    assert a["evaluate pretrain on microworld-facts"] == b["evaluate pretrain on microworld-facts"]
+
+
 def test_a_vocabulary_is_part_of_the_packs_and_the_old_base_is_not() -> None:
     name = str(RECIPES / "llama2-13b-zh.yaml")
     a, b = identities(name), identities(name, "base.extend.size=100")

@@ -43,9 +43,11 @@ class _Graph:
         self.recipe = recipe
         self.nodes: list[StageNode] = []
         self._corpora: dict[str, str] = {}
-        self._world = ""
+        self._world, self._texts = "", ""
         if recipe.world:
             self._world = self._add("world", "world", {"world": _plain(recipe.world), "seed": recipe.seed}, {})
+            right = _plain(recipe.world, exclude={"wrong_answers"})
+            self._texts = StageNode("world", "world", {"world": right, "seed": recipe.seed}, {}).identity
         self._start()
         models = self._training()
         self._evaluation(models)
@@ -65,13 +67,18 @@ class _Graph:
     # Data -----------------------------------------------------------------------------------------------------------------------
 
     def _named(self, text: str) -> dict[str, str]:
-        """The input that a file pattern is: its text with the recipe's paths in, and the world where it lies in there."""
+        """The input that a file pattern is: its text with the recipe's paths in, and the world where it lies in there.
+
+        Wrong answers are in the world's instructions alone: its corpora and questions are the same without them.
+        """
         paths = self.recipe.paths
         name = VARIABLE.sub(lambda m: paths.get(m.group(1), m.group(0)), text)
-        return {name: self._world if "${world}" in text else ""}
+        world = self._texts if text.startswith(("${world}/corpora/", "${world}/questions/")) else self._world
+        return {name: world if "${world}" in text else ""}
 
     def _task(self, name: str) -> dict[str, str]:
-        return {f"task:{name}": "", **(self._named(given) if (given := self.recipe.tasks.get(name)) else {})}
+        given = self.recipe.tasks.get(name)
+        return {f"task:{name}": self._texts, **(self._named(given) if given else {})}
 
     def _corpus(self, name: str) -> str:
         if name not in self._corpora:
