@@ -23,6 +23,7 @@ from pandallm.train.best import BestWeights
 from pandallm.train.checkpoint import complete_checkpoints
 from pandallm.train.forward import Forward
 from pandallm.train.loss import add_by_source
+from pandallm.train.sharding import in_parts
 from pandallm.train.spec import WatchSpec
 from pandallm.train.world import World
 
@@ -76,6 +77,7 @@ class HeldOutWindows:
         finally:
             forward.end_step()
             model.train(was_training)
+            in_parts(model)
         world.sum_(sums_G)
         return [float(nats) / math.log(2) for nats in sums_G.tolist()]
 

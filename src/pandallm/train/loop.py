@@ -198,6 +198,7 @@ class _Stage:
     def _probe(self) -> float:
         from pandallm.model.packed import packing_probe
         from pandallm.train.batch import split_examples
+        from pandallm.train.sharding import in_parts
 
         rows = [self.packs.row(int(i)) for i in self.packs.rows_of_step(0)[:16]]
         by_row = [
@@ -205,7 +206,9 @@ class _Stage:
             for row in rows
             if len(row.input_ids)
         ]
-        return packing_probe(self.model, sorted(by_row, key=len, reverse=True)[:2], self.dtype)
+        worst = packing_probe(self.model, sorted(by_row, key=len, reverse=True)[:2], self.dtype)
+        in_parts(self.model)
+        return worst
 
     def _resume(self) -> None:
         from pandallm.train.checkpoint import difference

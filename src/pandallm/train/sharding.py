@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from pandallm.errors import BadInput
 from pandallm.train.world import World, is_sharded
@@ -76,6 +76,13 @@ def shard(model: Any, world: World, sharding: str, dtype: torch.dtype = torch.fl
             module.set_force_sum_reduction_for_comms(True)  # gloo only sums
     model.to(world.device)
     return World(world.device, world.rank, world.size, sharding)
+
+
+def in_parts(model: Any) -> None:
+    """Let gathered weights go. A forward without backward leaves them, and they would be taken for the model's parameters."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def split_groups(optimizer: Any) -> None:

@@ -156,10 +156,18 @@ def join_world(device: str, join_seconds: float = JOIN_SECONDS) -> Iterator[Worl
     patience = datetime.timedelta(seconds=PATIENCE_SECONDS)
     backend = "cpu:gloo,cuda:nccl" if resolved.startswith("cuda") else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
-    try:
-        yield World(torch.device(resolved), rank, size)
-    finally:
-        dist.destroy_process_group()
+    yield World(torch.device(resolved), rank, size)
+    # Not after an error: leaving in good order would wait for ranks that are gone.
+    dist.destroy_process_group()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether this is how a rank notices that another one is gone."""
+    import torch.distributed as dist
+
+    if not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, dist.DistError) or any(w in str(error) for w in ("gloo", "NCCL", "Connection closed"))
 
 
 def _await_all(store: Any, rank: int, size: int, place: str, wait: Any) -> None:
