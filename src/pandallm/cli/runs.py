@@ -55,19 +55,24 @@ def check(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Check recipes without running them: types, names, duplicate keys. Errors name file, line and field.
+    """Check recipes and studies without running them: types, names, duplicate keys. Errors name file, line and field.
 
     Warns of schedules that the stage's steps do not fit, of files that are not here, of bits per byte without held-out text.
-    With --json one line a recipe.
+    With --json one line a file.
 
     Example: panda check recipes/smollm2-zh.yaml
     """
     from pandallm.pipeline.check import check_json, check_text
     from pandallm.recipe.load import find_recipe, load_recipe
+    from pandallm.study.check import check_study, is_study, study_text
 
     overrides = [a for a in arguments or [] if "=" in a and not Path(a).exists()]
     names: list[str | None] = [a for a in arguments or [] if a not in overrides]
     for name in names or [None]:
+        if name and is_study(name):
+            study = check_study(Path(name), overrides)
+            print(json.dumps(study, ensure_ascii=False) if json_ else study_text(study))
+            continue
         found = (find_recipe(name), load_recipe(name, overrides))
         print(json.dumps(check_json(*found), ensure_ascii=False) if json_ else check_text(*found))
 
