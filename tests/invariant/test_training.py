@@ -1,10 +1,6 @@
-"""Promises 2, 3 and 4: the same loss however it is cut, no leak, exact resume."""
+"""Promises 2, 3 and 4: the same loss however it is cut, no leak, exact resume; test_training_kill.py kills."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -112,40 +108,3 @@ def same_bits(a: Path, b: Path) -> None:
     assert (a / "model" / "model.safetensors").read_bytes() == (b / "model" / "model.safetensors").read_bytes()
     for x, y in zip(metrics(a), metrics(b), strict=True):
         assert {k: v for k, v in x.items() if "second" not in k} == {k: v for k, v in y.items() if "second" not in k}
-
-
-CHILD = """
-import sys; sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from tests.train.tiny import tiny_spec
-from pandallm.train.loop import train_stage
-base, packs, work = map(Path, sys.argv[2:5])
-spec = tiny_spec(batch_sequences=1, epochs=1)
-train_stage(base, packs, spec, work, seed=1, device="cpu", threads=1, save_every_seconds=0)
-"""
-
-
-def test_killed_with_nine_and_resumed_gives_the_same_bits(base: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """A process that saves as often as it may is killed without warning twice, then left to finish."""
-    examples = invented_examples(300, seed=3)
-    packs = write_packs(tmp_path / "packs", [[i] for i in range(300)], examples, batch_sequences=1)
-    train(base, packs, tmp_path / "whole", spec={"batch_sequences": 1})
-    command = [sys.executable, "-c", CHILD, str(HELPERS), str(base), str(packs), str(tmp_path / "killed")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    checkpoints = tmp_path / "killed" / ".checkpoints"
-    for kills in (1, 2):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        seen = set(checkpoints.glob("step-*/complete.json"))
-        until = time.monotonic() + 60
-        while not set(checkpoints.glob("step-*/complete.json")) - seen and process.poll() is None:
-            assert time.monotonic() < until, "no checkpoint appeared"
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, f"it ended before kill {kills}"
-        assert not (tmp_path / "killed" / "model").exists()
-    facts = train_stage(
-        base, packs, tiny_spec(batch_sequences=1, epochs=1), tmp_path / "killed", seed=1, device="cpu", threads=1
-    )
-    assert len(facts["resumed_from"]) >= 2
-    assert facts["resumed_from"][-1] > 0
-    same_bits(tmp_path / "whole", tmp_path / "killed")
