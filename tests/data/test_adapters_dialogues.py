@@ -156,7 +156,7 @@ def test_moss_003() -> None:
         "category": "Writing",
     }
     assert turns("moss", record) == TWO_ROUNDS
-    assert turns("moss", record, meta="use")[0] == Turn("You are MOSS.\n你好\n", False)
+    assert turns("moss", record, meta="use") == (Turn("You are MOSS.\n", False), *TWO_ROUNDS)
     plain = {"chat": {"turn_1": {"Human": "你好", "MOSS": "你好！"}}}
     assert turns("moss", plain) == TWO_ROUNDS[:2]
     ten = {"chat": {f"turn_{i}": _moss_turn(f"问{i}", f"答{i}") for i in range(1, 12)}}
@@ -188,7 +188,14 @@ def _said(*messages: tuple[str, Any], **more: Any) -> dict[str, Any]:
 def test_openai_messages() -> None:
     two = [("user", "你好"), ("assistant", "你好！"), ("user", "天气呢？"), ("assistant", "晴。")]
     assert turns("messages", _said(*two)) == TWO_ROUNDS
-    assert turns("messages", _said(("system", "简短回答。"), *two))[0] == Turn("简短回答。\n你好\n", False)
+    told = (Turn("简短回答。\n", False), *TWO_ROUNDS)
+    assert turns("messages", _said(("system", "简短"), ("developer", "回答。"), *two)) == (
+        Turn("简短\n回答。\n", False),
+        *TWO_ROUNDS,
+    )
+    assert turns("messages", _said(("system", "简短回答。"), *two)) == told
+    later = turns("messages", _said(*two[:2], ("system", "简短回答。"), *two[2:]))
+    assert later == (*TWO_ROUNDS[:2], Turn("简短回答。\n天气呢？\n", False), TWO_ROUNDS[3])
     parts = [{"type": "text", "text": "你"}, {"type": "text", "text": "好"}]
     assert turns("messages", _said(("user", parts), *two[1:])) == TWO_ROUNDS
     record = _said(*two)
@@ -210,3 +217,16 @@ def test_openai_messages_with_tools_or_pictures() -> None:
     assert turns("messages", record, tools="text") == TWO_ROUNDS[2:]
     picture = [{"type": "image_url", "image_url": {"url": "x"}}]
     assert ADAPTERS["messages"].adapt(_said(("user", picture), ("assistant", "猫")), {}) == Skip("not_text")
+
+
+def test_a_system_message_before_the_first_question_is_a_turn_of_its_own() -> None:
+    said = [
+        {"from": "system", "value": "简短回答。"},
+        {"from": "human", "value": "你好"},
+        {"from": "gpt", "value": "你好！"},
+    ]
+    told = (Turn("简短回答。\n", False), *TWO_ROUNDS[:2])
+    assert turns("conversations", {"conversations": said}) == told
+    # An instruction of the record itself is part of the question.
+    with_instruction = turns("conversations", {"instruction": "请答。", "conversations": said})
+    assert with_instruction == (Turn("请答。\n简短回答。\n你好\n", False), TWO_ROUNDS[1])

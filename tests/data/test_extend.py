@@ -1,6 +1,7 @@
 """New pieces in an old tokenizer: what was a token stays one, any text comes back, both files of a Llama say the same."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer
 from pandallm.data.extend import characters_per_token, extend_tokenizer, new_parts
 from pandallm.data.extend_learn import UTF8_BYTES, byte_letters
 from pandallm.data.spec import ExtendSpec, VocabularySpec
+from pandallm.data.tokenize import load_tokenizer
 from pandallm.data.vocabulary import train_tokenizer
 from pandallm.errors import BadInput
 from pandallm.store import digest_folder, read_jsonl
@@ -340,3 +342,46 @@ def test_a_tokenizer_model_that_disagrees_is_refused(pairs: dict[str, Pair], tmp
     (base / "tokenizer.model").write_bytes(b"not a model")
     with pytest.raises(BadInput, match="is no SentencePiece model"):
         extend_tokenizer(SPEC, base, [folder], tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "fallback"])
+@pytest.mark.parametrize("size", [0, 30])
+def test_special_tokens_stand_last_and_text_never_becomes_one(
+    pairs: dict[str, Pair], kind: str, size: int, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    base, new = pairs[kind].base, tmp_path / "new"
+    spec = ExtendSpec(size=size, min_frequency=5, special=("<|im_start|>", "<|turn|>"))
+    folders = [corpus(tmp_path / "corpus", CHINESE)] if size else []
+    facts = extend_tokenizer(spec, base, folders, new)
+    rows = list(read_jsonl(new / "pieces.jsonl"))
+    assert facts["pieces"]["special"] == 2
+    assert sum(facts["pieces"].values()) == len(rows)
+    assert [(r["token"], r["kind"]) for r in rows[-2:]] == [("<|im_start|>", "special"), ("<|turn|>", "special")]
+    assert facts["tokens"] == rows[-1]["id"] + 1
+    first, parts = new_parts(new)
+    assert first + len(parts) == facts["tokens"]
+    old = load_tokenizer(base)
+    assert old.decode(list(parts[-1]), skip_special_tokens=False).strip() == "<|turn|>"
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (base / file).is_file():
+            shutil.copyfile(base / file, new / file)
+    read = AutoTokenizer.from_pretrained(new)
+    ids = read.encode("a<|turn|>", add_special_tokens=False)
+    assert ids[-1] == rows[-1]["id"]
+    assert read.decode(ids[-1:], skip_special_tokens=True) == ""
+    assert not {r["id"] for r in rows[-2:]} & set(load_tokenizer(new).encode("a<|turn|> <|im_start|>").ids)
+    if kind == "fallback":
+        pieces = SentencePieceProcessor(model_file=str(new / "tokenizer.model"))
+        assert pieces.get_piece_size() == facts["tokens"]
+        assert pieces.is_control(rows[-1]["id"])
+        assert pieces.id_to_piece(rows[-1]["id"]) == "<|turn|>"
+
+
+def test_special_tokens_that_the_base_has_are_refused(pairs: dict[str, Pair], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"base.extend.special: the base has <\|im_end\|> \(id \d+\) already"):
+        extend_tokenizer(ExtendSpec(special=("<|im_end|>",)), pairs["bytes"].base, [], tmp_path / "new")
+    for wrong in ({}, {"special": ("a", "a")}, {"special": (" a",)}, {"special": ("",)}):
+        with pytest.raises(ValueError, match="special"):
+            ExtendSpec(**wrong)

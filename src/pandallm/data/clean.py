@@ -33,7 +33,7 @@ from pandallm.progress import SILENT, Progress
 from pandallm.store import canonical_json, digest_json, read_json, write_json, write_text
 
 #: Raise when the same input and settings give other files.
-VERSION = 2
+VERSION = 3
 
 __all__ = ["VERSION", "audit_ledger", "clean_corpus"]
 

@@ -32,55 +32,77 @@ def extend_tokenizer(
 
     base: a folder with tokenizer.json (byte-level BPE, or BPE with byte fallback); a SentencePiece tokenizer.model, a vocab.json
     and a merges.txt beside it are extended alike. `out` gets these files, and pieces.jsonl (`id, token, text, parts, kind`, one line
-    per new piece; parts are the old ids that spell it). Other files of `base` are left to the caller.
-    Returns {"tokens_before", "tokens", "pieces": {"byte", "prefix", "character", "word"}, "documents", "characters"} (the last
-    two of the sample). The same base and corpora give the same bytes.
+    per new piece; parts are the old ids that spell it; special tokens stand last). Other files of `base` are left to the caller.
+    Returns {"tokens_before", "tokens", "pieces": {"byte", "prefix", "character", "word"; "special" where there are any}, "documents",
+    "characters"} (the last two of the sample). With `size: 0` nothing is learnt and no corpus is read. The same base and corpora give the same bytes.
     Raises BadInput for tokenizers that cannot be extended and corpora without fitting text.
     """
     description, old, pieces_of_spm = check_base(base)
     tokenizer = _open(base / "tokenizer.json")
-    with progress.task("learn new pieces", None, "texts") as task:
+    _check_special(spec.special, old)
+    learnt = Learnt()
+    if spec.size:
+        with progress.task("learn new pieces", None, "texts") as task:
 
-        def feed() -> Iterator[str]:
-            for text in _sample_texts(corpora, spec.sample_megabytes * 1e6):
-                task.advance()
-                yield text
+            def feed() -> Iterator[str]:
+                for text in _sample_texts(corpora, spec.sample_megabytes * 1e6):
+                    task.advance()
+                    yield text
 
-        learnt = learn(tokenizer, old, spec, feed())
+            learnt = learn(tokenizer, old, spec, feed())
     spm = base / "tokenizer.model"
     first = max(len(old.strings), pieces_of_spm)
     vocabulary = {**old.vocabulary, **{p.token: first + i for i, p in enumerate(learnt.pieces)}}
     merges = list(learnt.merges) if old.kind == "bytes" else _all_splits(learnt, vocabulary)
+    special = {t: first + len(learnt.pieces) + i for i, t in enumerate(spec.special)}
+    vocabulary |= special
     extended = _described(description, vocabulary, merges)
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    extended["added_tokens"] = [
+        *extended.get("added_tokens", ()),
+        *({"id": i, "content": t, **flags} for t, i in special.items()),
+    ]
     _check(extended, vocabulary)
     if pieces_of_spm:
-        write_bytes(out / spm.name, _sentencepiece(spm, old, pieces_of_spm, first, [p.token for p in learnt.pieces]))
+        tokens = [p.token for p in learnt.pieces]
+        write_bytes(out / spm.name, _sentencepiece(spm, old, pieces_of_spm, first, tokens, spec.special))
     if (base / "vocab.json").is_file():
         write_json(out / "vocab.json", vocabulary)
     if (base / "merges.txt").is_file():
         lines = [f"{a} {b}\n" for a, b in extended["model"]["merges"]]
         write_text(out / "merges.txt", "#version: 0.2\n" + "".join(lines))
     write_json(out / "tokenizer.json", extended)
-    write_jsonl(
-        out / "pieces.jsonl",
-        (
-            {
-                "id": first + i,
-                "token": p.token,
-                "text": b"".join(old.spelt[part] for part in p.parts).decode(errors="replace"),
-                "parts": p.parts,
-                "kind": p.kind,
-            }
-            for i, p in enumerate(learnt.pieces)
-        ),
-    )
+    rows: list[dict[str, Any]] = [
+        {
+            "id": first + i,
+            "token": p.token,
+            "text": b"".join(old.spelt[part] for part in p.parts).decode(errors="replace"),
+            "parts": p.parts,
+            "kind": p.kind,
+        }
+        for i, p in enumerate(learnt.pieces)
+    ]
+    for token, number in special.items():  # their rows begin as those of the text that they look like
+        parts = tokenizer.encode(token, add_special_tokens=False).ids
+        rows.append({"id": number, "token": token, "text": token, "parts": parts, "kind": "special"})
+    write_jsonl(out / "pieces.jsonl", rows)
+    pieces = {kind: learnt.count(kind) for kind in ("byte", "prefix", "character", "word")}
     return {
         "tokens_before": len(old.strings),
-        "tokens": first + len(learnt.pieces),
-        "pieces": {kind: learnt.count(kind) for kind in ("byte", "prefix", "character", "word")},
+        "tokens": first + len(rows),
+        "pieces": pieces | ({"special": len(special)} if special else {}),
         "documents": learnt.documents,
         "characters": learnt.characters,
     }
+
+
+def _check_special(special: Sequence[str], old: OldTokens) -> None:
+    """Raise BadInput for a special token that the base has."""
+    for token in special:
+        if token in old.vocabulary:
+            raise BadInput(
+                f"base.extend.special: the base has {token} (id {old.vocabulary[token]}) already; take it out."
+            )
 
 
 def check_base(base: Path) -> tuple[dict[str, Any], OldTokens, int]:
@@ -221,12 +243,14 @@ def _sentencepiece_size(file: Path, old: OldTokens) -> int:
     return size
 
 
-def _sentencepiece(file: Path, old: OldTokens, size: int, first: int, tokens: Sequence[str]) -> bytes:
+def _sentencepiece(
+    file: Path, old: OldTokens, size: int, first: int, tokens: Sequence[str], special: Sequence[str]
+) -> bytes:
     """The model with more pieces, their scores below all others in order.
 
     A protobuf message goes on where another of its type is appended (repeated fields grow, later values count), so nothing needs
     to be parsed. sentencepiece_model.proto: ModelProto {pieces = 1 {piece = 1, score = 2, type = 3}, trainer_spec = 2 {vocab_size = 4}}.
-    Ids between, of tokens that only tokenizer.json has, become control pieces, which no text is cut into.
+    Ids between, of tokens that only tokenizer.json has, become control pieces, which no text is cut into, and so do special tokens.
     """
     from sentencepiece import SentencePieceProcessor
 
@@ -235,12 +259,13 @@ def _sentencepiece(file: Path, old: OldTokens, size: int, first: int, tokens: Se
     normal, control = 1, 3
     rows = [(old.strings[i] or f"<unused_{i}>", 0.0, control) for i in range(size, first)]
     rows += [(token, lowest - 1 - i, normal) for i, token in enumerate(tokens)]
+    rows += [(token, 0.0, control) for token in special]
     message = bytearray(file.read_bytes())
     for token, score, kind in rows:
         text = token.encode()
         piece = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + _varint(kind)
         message += b"\x0a" + _varint(len(piece)) + piece
-    trainer = b"\x20" + _varint(first + len(tokens))
+    trainer = b"\x20" + _varint(first + len(tokens) + len(special))
     message += b"\x12" + _varint(len(trainer)) + trainer
     return bytes(message)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,10 @@ from pandallm.data.tokenize import tokenize_corpus, tokenizer_facts
 from pandallm.data.tokens import TokenizedCorpus
 from pandallm.errors import BadInput, PandaError
 from pandallm.progress import SILENT, Progress
-from pandallm.store import write_json
+from pandallm.store import write_json, write_text
+
+if TYPE_CHECKING:
+    from pandallm.data.chat import ChatTemplate
 
 #: Raise when the same input and settings give other files.
 VERSION = 2
@@ -55,6 +58,7 @@ def pack_corpus(
     steps: int | None = None,
     seed: int,
     add_bos: bool | None = None,
+    chat: "ChatTemplate | None" = None,
     workers: int = 1,
     engine: Engine | None = None,
     progress: Progress = SILENT,
@@ -86,7 +90,9 @@ def pack_corpus(
     least = {name: spec.min_quality for name, spec in sources.items() if spec.min_quality is not None}
     try:
         with nullcontext(engine) if engine else LocalEngine(workers) as used:
-            shards = tokenize_corpus(cleaned, facts, out / ".tokens", used, min_quality=least, progress=progress)
+            shards = tokenize_corpus(
+                cleaned, facts, out / ".tokens", used, min_quality=least, chat=chat, progress=progress
+            )
         corpus = TokenizedCorpus.open(out / ".tokens", shards, facts)
         if len(corpus.source_names) > 256:
             raise BadInput(f"The corpus has {len(corpus.source_names)} sources; at most 256 can be packed together.")
@@ -138,6 +144,8 @@ def pack_corpus(
         "warnings": warnings,
         "ledger": ledger,
     }
+    if chat:
+        pack["chat_template"] = _keep_template(chat, tokenizer, out, warnings)
     write_json(out / "pack.json", pack)
     shutil.rmtree(out / ".tokens")
     return pack
@@ -149,6 +157,22 @@ def _fit(corpus: TokenizedCorpus, room: int) -> NDArray[np.int32]:
     kept = np.where(corpus.plain, lengths, np.minimum(lengths, room)).astype(np.int32)
     left_out = (kept < lengths) & (_targets(corpus, kept) == 0)
     return np.where(left_out, 0, kept).astype(np.int32)
+
+
+def _keep_template(chat: "ChatTemplate", tokenizer: Path, out: Path, warnings: list[str]) -> dict[str, Any]:
+    """Write chat_template.jinja, which training saves with the tokenizer; what of it stands in pack.json."""
+    from pandallm.data.chat import ChatEncoder
+    from pandallm.data.tokenize import load_tokenizer
+
+    encoder = ChatEncoder(load_tokenizer(tokenizer), chat)
+    if not encoder.joins_alike():
+        warnings.append(
+            f"This tokenizer joins characters across the places where chat template {chat.name} is cut: servers, which tokenise "
+            "the whole text, will read slightly other tokens than training."
+        )
+    write_text(out / "chat_template.jinja", chat.text)
+    end = encoder.end_of_turn
+    return {"name": chat.name, "end_of_turn": encoder.turn_end or encoder.eos_token, "end_of_turn_id": end}
 
 
 def _targets(corpus: TokenizedCorpus, kept: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -56,6 +56,10 @@ class NoDedup(Spec):
     kind: Literal["none"] = "none"
 
 
+#: How a training stage writes dialogues: turn after turn without a template, as the base's own template, or as one of ours
+#: (data/chat_templates).
+ChatTemplateName = Literal["none", "base", "chatml", "llama2", "llama3", "panda", "qwen"]
+
 Dedup = Annotated[ExactDedup | MinhashDedup | NoDedup, Field(discriminator="kind")]
 
 
@@ -165,7 +169,8 @@ class VocabularySpec(Spec):
 class ExtendSpec(Spec):
     """New pieces for the vocabulary of an existing base, learnt on cleaned corpora; the rows for them; see docs/vocabulary.md."""
 
-    size: int = Field(gt=0)  # at most so many new pieces
+    size: int = Field(default=0, ge=0)  # at most so many new pieces
+    special: tuple[str, ...] = ()  # special tokens, as a chat template needs them, after the pieces
     corpora: tuple[str, ...] = ()  # all of the recipe when left out
     # han: pieces of Han characters and of CJK and full-width signs alone; non_ascii: of anything beyond ASCII. Other text keeps its tokens.
     characters: Literal["han", "non_ascii"] = "han"
@@ -175,3 +180,11 @@ class ExtendSpec(Spec):
     sample_megabytes: float = Field(default=16.0, gt=0)
     init: Literal["mean", "mean_all", "normal"] = "mean"  # of the old pieces' rows; of all rows; normal about that
     pad_to_multiple: int = Field(default=64, gt=0)  # of the number of rows
+
+    @model_validator(mode="after")
+    def _something_new(self) -> "ExtendSpec":
+        if not self.size and not self.special:
+            raise ValueError("give size, the number of new pieces, or special, a list of special tokens")
+        if len(set(self.special)) < len(self.special) or not all(t and t == t.strip() for t in self.special):
+            raise ValueError("special holds a token twice, an empty one, or one with blanks around it")
+        return self

@@ -10,8 +10,8 @@ import shutil
 import tempfile
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -29,6 +29,8 @@ from pandallm.store import digest_file, read_json, write_json
 if TYPE_CHECKING:
     import pyarrow as pa
     from tokenizers import Tokenizer
+
+    from pandallm.data.chat import ChatTemplate
 
 #: Texts and characters handed to the tokenizer at once: enough to share its fixed costs, few enough that what it makes stays in the
 #: processor's cache (7 % quicker than 256 texts of 600 characters).
@@ -114,12 +116,6 @@ def load_tokenizer(path: Path) -> "Tokenizer":
     return tokenizer
 
 
-def _load(file: Path, in_worker: bool) -> "Tokenizer":
-    if in_worker:  # processes beat the tokenizer's own threads, and both together fight for the cores
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return load_tokenizer(file)
-
-
 @dataclass(frozen=True)
 class TokenBatch:
     """Tokens of some examples. ids: (tokens,). runs: (runs,) RUNS. examples: (examples,) EXAMPLES, source not yet set."""
@@ -129,11 +125,31 @@ class TokenBatch:
     examples: NDArray[np.void]
 
 
+#: (ids of examples, their turns) -> their tokens.
+Tokenize = Callable[["pa.Array", "pa.ListArray"], TokenBatch]
+
+
+def _load(facts: TokenizerFacts, chat: "ChatTemplate | None", in_worker: bool) -> Tokenize:
+    """What turns examples into tokens, made once per process."""
+    if in_worker:  # processes beat the tokenizer's own threads, and both together fight for the cores
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tokenizer = load_tokenizer(facts.file)
+    if chat is None:
+        return lambda ids, turns: tokenize_turns(tokenizer, turns, facts)
+    from pandallm.data.chat import ChatEncoder
+    from pandallm.data.tokenize_chat import tokenize_dialogues
+
+    encoder = ChatEncoder(tokenizer, chat)
+    return lambda ids, turns: tokenize_dialogues(encoder, ids.to_pylist(), turns, facts)
+
+
 def tokenize_turns(tokenizer: "Tokenizer", turns: "pa.ListArray", facts: TokenizerFacts) -> TokenBatch:
     """Tokens of examples given as `list<struct<text, train>>`.
 
     EOS, trained, follows a trained turn where an untrained one or the end comes next; BOS, untrained, begins an example.
+    Untrained turns side by side, a system message and a question, are tokenised as one.
     """
+    turns = _joined(turns)
     flat, counts = turns.flatten(), turns.value_lengths().to_numpy()
     texts = flat.field("text").to_pylist()
     train = flat.field("train").to_numpy(zero_copy_only=False).astype(np.bool_)
@@ -167,6 +183,28 @@ def tokenize_turns(tokenizer: "Tokenizer", turns: "pa.ListArray", facts: Tokeniz
     return TokenBatch(np.frombuffer(ids, np.uint32), runs, examples)
 
 
+def _joined(turns: "pa.ListArray") -> "pa.ListArray":
+    """The same with untrained neighbours made one turn; as it is where there are none."""
+    import pyarrow as pa
+
+    train = turns.flatten().field("train").to_numpy(zero_copy_only=False).astype(np.bool_)
+    side_by_side = np.append(~train[1:] & ~train[:-1], False)
+    ends = np.cumsum(turns.value_lengths().to_numpy())
+    side_by_side[ends[(ends > 0) & (ends <= len(train))] - 1] = False
+    if not side_by_side.any():
+        return turns
+    examples = []
+    for example in turns.to_pylist():
+        joined: list[dict[str, Any]] = []
+        for turn in example:
+            if joined and not turn["train"] and not joined[-1]["train"]:
+                joined[-1]["text"] += turn["text"]
+            else:
+                joined.append(turn)
+        examples.append(joined)
+    return pa.array(examples, turns.type)
+
+
 def _calls(texts: list[str]) -> Iterator[slice]:
     """The texts cut into what one call of the tokenizer gets."""
     start, chars = 0, 0
@@ -194,14 +232,14 @@ class TokenTask:
     min_quality: Mapping[str, float]
 
 
-def tokenize_shard(tokenizer: "Tokenizer", task: TokenTask) -> int:
+def tokenize_shard(tokenize: Tokenize, task: TokenTask) -> int:
     """Write one shard, or find it done. Returns the examples read, those below the least quality too."""
     target = task.folder / f"{task.number:05}"
     if not target.exists():
         work = Path(tempfile.mkdtemp(prefix=f".{task.number:05}-", dir=task.folder))
         try:
             with collector_off():
-                _write_shard(tokenizer, task, work)
+                _write_shard(tokenize, task, work)
             for file in work.iterdir():  # a marker must not outlive, in a power cut, what it marks
                 with open(file, "rb") as f:
                     os.fsync(f.fileno())
@@ -212,7 +250,7 @@ def tokenize_shard(tokenizer: "Tokenizer", task: TokenTask) -> int:
     return int(read_json(target / "facts.json")["read"])
 
 
-def _write_shard(tokenizer: "Tokenizer", task: TokenTask, folder: Path) -> None:
+def _write_shard(tokenize: Tokenize, task: TokenTask, folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -231,7 +269,7 @@ def _write_shard(tokenizer: "Tokenizer", task: TokenTask, folder: Path) -> None:
             if not len(batch):
                 continue
             languages.update(batch.column("language").unique().to_pylist())
-            made = tokenize_turns(tokenizer, batch.column("turns"), task.facts)
+            made = tokenize(batch.column("id"), batch.column("turns"))
             made.examples["source"] = [sources[name] for name in batch.column("source").to_pylist()]
             out.write(made.ids.astype(task.facts.typecode).data)
             runs.append(made.runs)
@@ -302,14 +340,16 @@ def tokenize_corpus(
     engine: Engine,
     *,
     min_quality: Mapping[str, float] | None = None,
+    chat: "ChatTemplate | None" = None,
     progress: Progress = SILENT,
 ) -> int:
     """Tokenise the kept examples of a cleaned corpus into shards below `folder`; returns their number.
 
     What an earlier, killed call left there is used where it was made of the same corpus with the same settings. min_quality: source -> the
-    least quality of an example that is tokenised; the others are counted in `below_quality`. Memory does not grow with the corpus.
+    least quality of an example that is tokenised; the others are counted in `below_quality`. chat: how dialogues are written; None: turn
+    after turn. Memory does not grow with the corpus.
 
-    Raises BadInput where `cleaned` is no cleaned corpus.
+    Raises BadInput where `cleaned` is no cleaned corpus, or a dialogue cannot be written with the template.
     """
     min_quality = dict(min_quality or {})
     tasks = list(_tasks(cleaned.absolute(), folder.absolute(), facts, min_quality))
@@ -318,6 +358,8 @@ def tokenize_corpus(
         "min_quality": min_quality,
         "tasks": [[t.file.name, t.file.stat().st_size, t.file.stat().st_mtime_ns, list(t.row_groups)] for t in tasks],
     }
+    if chat:
+        identity["chat_template"] = chat.digest
     if folder.exists() and not ((folder / "made_of.json").is_file() and read_json(folder / "made_of.json") == identity):
         shutil.rmtree(folder)
     if not folder.exists():
@@ -325,7 +367,7 @@ def tokenize_corpus(
         write_json(folder / "made_of.json", identity)
     for left in folder.glob(".*-*"):  # shards that a killed call had in hand
         shutil.rmtree(left, ignore_errors=True)
-    make_state = partial(_load, facts.file.absolute(), engine.workers > 1)
+    make_state = partial(_load, replace(facts, file=facts.file.absolute()), chat, engine.workers > 1)
     with progress.task("tokenise", part_rows(cleaned, "examples"), "examples") as shown:
         for examples in engine.map(tokenize_shard, tasks, make_state):
             shown.advance(examples)

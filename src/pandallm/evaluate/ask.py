@@ -99,7 +99,9 @@ def _passage_in(text: str, shown: Rendered) -> tuple[int, int]:
 def chat_template(tokenizer: Any, folder: Path) -> ChatTemplate:
     """The tokenizer's own template, up to where the assistant answers. Raises BadInput for a model without one."""
     if not getattr(tokenizer, "chat_template", None):
-        raise BadInput(f"{folder} has no chat template; score it with `chat: off`, or give an instructed model.")
+        raise BadInput(
+            f"{folder} has no chat template; score it with `chat: off`, or give a model that was trained with one."
+        )
 
     def apply(messages: Sequence[Mapping[str, str]]) -> str:
         try:

@@ -32,6 +32,11 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
+def _on_or_off(value: Any) -> Any:
+    """YAML reads `on` and `off` as truth values."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class EvaluateSpec(Spec):
     """What is measured on which models; `headline` and `controls` are fixed here, before anything runs."""
 
@@ -45,7 +50,9 @@ class EvaluateSpec(Spec):
     shots: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_several, json_schema_input_type=int | list[int])
     ] = Field((0,), min_length=1)
-    chat: Chat = "off"  # the model's chat template; `both` also tells the difference
+    chat: Annotated[Chat, BeforeValidator(_on_or_off)] = (
+        "off"  # the model's chat template; `both` also tells the difference
+    )
     orders: int = Field(1, ge=1)  # rotations of the options, for prompts that show them
     normalize: Normalize = "sum"  # which score of an option's text makes the choice
     unconditional: bool = False  # also score options without passage and question (`normalize: unconditional` does)

@@ -50,7 +50,8 @@ def extend_base(run: "Run", original: Artifact) -> Artifact:
     spec = run.recipe.base.extend
     assert spec is not None
     check_base(original.path / "model")  # before the corpora are cleaned
-    cleaned = {c: run.corpus(c) for c in spec.corpora or tuple(run.recipe.corpora)}
+    # Special tokens alone need no text.
+    cleaned = {c: run.corpus(c) for c in spec.corpora or tuple(run.recipe.corpora)} if spec.size else {}
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
         from pandallm.data.extend import characters_per_token, extend_tokenizer, new_parts
@@ -59,7 +60,7 @@ def extend_base(run: "Run", original: Artifact) -> Artifact:
         source, model, tokenizer = original.path / "model", work.folder / "model", work.folder / ".tokenizer"
         corpora = [artifact.path for artifact in cleaned.values()]
         facts = extend_tokenizer(spec, source, corpora, tokenizer, progress=progress)
-        report = characters_per_token(source, tokenizer, corpora)
+        report = characters_per_token(source, tokenizer, corpora) if corpora else None
         first, parts = new_parts(tokenizer)
         rows = grow_rows(
             source, model, first, parts, init=spec.init, pad_to_multiple=spec.pad_to_multiple, seed=run.recipe.seed
@@ -74,15 +75,16 @@ def extend_base(run: "Run", original: Artifact) -> Artifact:
         return {**facts, **rows, "characters_per_token": report}
 
     settings = {**spec.model_dump(mode="json", exclude={"corpora"}), "seed": run.recipe.seed}
+    if not spec.special:
+        del settings["special"]  # as keys were before there was such a field
     inputs = {"base": original.digest, **{f"corpus:{c}": a.digest for c, a in cleaned.items()}}
     artifact = run.stage("extend vocabulary", "extend", settings, inputs, make)
     facts = artifact.manifest["facts"]
-    report = facts["characters_per_token"]
-    before, after = (report["total"][f"characters_per_token_{when}"] for when in ("before", "after"))
-    run.progress.say(
-        f"extend vocabulary: {facts['tokens_before']:,} to {facts['tokens']:,} tokens; characters per token on {report['text']} "
-        f"text {before:.2f} before, {after:.2f} now"
-    )
+    told = f"extend vocabulary: {facts['tokens_before']:,} to {facts['tokens']:,} tokens"
+    if report := facts["characters_per_token"]:
+        before, after = (report["total"][f"characters_per_token_{when}"] for when in ("before", "after"))
+        told += f"; characters per token on {report['text']} text {before:.2f} before, {after:.2f} now"
+    run.progress.say(told)
     return artifact
 
 

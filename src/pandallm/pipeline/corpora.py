@@ -12,6 +12,7 @@ from pandallm.store import Artifact, FileDigests, Work, digest_file, digest_json
 from pandallm.train.spec import TrainSpec
 
 if TYPE_CHECKING:
+    from pandallm.data.chat import ChatTemplate
     from pandallm.data.engine import Engine
     from pandallm.data.hub import DatasetFiles
     from pandallm.pipeline.run import Run
@@ -84,12 +85,16 @@ def pack_settings(recipe: Recipe, spec: TrainSpec, corpus: str) -> dict[str, Any
         s: {"share": v.share, "max_epochs": v.max_epochs, "min_quality": v.min_quality} for s, v in c.sources.items()
     }
     fields = spec.model_dump(mode="json", include=set(PACK_FIELDS))
+    if spec.chat_template != "none":
+        fields["chat_template"] = spec.chat_template
     return {**fields, "packing": c.packing, "mix": mix, "seed": recipe.seed}
 
 
 def train_settings(recipe: Recipe, spec: TrainSpec) -> dict[str, Any]:
     """What of a recipe a training stage depends on, beside its packs and the model it starts from."""
-    return spec.model_dump(mode="json", exclude={*PACK_FIELDS, "from_", "corpus"}) | {"seed": recipe.seed}
+    return spec.model_dump(mode="json", exclude={*PACK_FIELDS, "chat_template", "from_", "corpus"}) | {
+        "seed": recipe.seed
+    }
 
 
 def clean(run: "Run", name: str) -> Artifact:
@@ -140,6 +145,7 @@ def pack(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact:
     """Token packs of one stage, in the order in which it reads them."""
     cleaned, c = run.corpus(corpus), run.recipe.corpora[corpus]
     folder, _ = run.start()
+    chat = stage_template(spec, folder)
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
         from pandallm.data.pack import pack_corpus
@@ -152,15 +158,30 @@ def pack(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact:
             sources=c.sources,
             seed=run.recipe.seed,
             engine=engine_of(run),
+            chat=chat,
             progress=progress,
             **{f: getattr(spec, f) for f in PACK_FIELDS},
         )
 
     inputs = {"corpus": cleaned.digest, "tokenizer": _tokenizer_digest(folder)}
+    if chat:
+        inputs["chat_template"] = chat.digest
     artifact = run.stage(f"pack {name}", "pack", pack_settings(run.recipe, spec, corpus), inputs, make, resumes=True)
     for warning in artifact.manifest["facts"]["warnings"]:
         run.progress.say(f"pack {name}: {warning}")
     return artifact
+
+
+def stage_template(spec: TrainSpec, folder: Path) -> "ChatTemplate | None":
+    """The chat template that a stage writes dialogues with, for the tokenizer in `folder`; None under `none`.
+
+    Raises BadInput for a template that does not fit the tokenizer.
+    """
+    if spec.chat_template == "none":
+        return None
+    from pandallm.data.chat import open_template
+
+    return open_template(spec.chat_template, folder)
 
 
 def _tokenizer_digest(folder: Path) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.text import Text
 
 from pandallm.data.corpus import PARTS
 from pandallm.errors import BadInput
@@ -18,8 +19,8 @@ from pandallm.pipeline.data_samples import (
     sample_quarantine,
     sample_rows,
 )
-from pandallm.pipeline.show_data import counted
-from pandallm.pipeline.show_examples import print_dropped, print_examples, print_legend, print_rows
+from pandallm.pipeline.show_data import counted, say, visible
+from pandallm.pipeline.show_examples import print_dropped, print_examples, print_legend, print_rows, put
 from pandallm.recipe.spec import Recipe
 from pandallm.spec import nearest
 
@@ -146,6 +147,10 @@ def show_stage(
     spec, corpus, _ = plans[stage]
     packs = Packs.open(pack(job, stage, spec, corpus).path)
     tokenizer = load_tokenizer(job.start()[0])
+    if chat := packs.facts.get("chat_template"):
+        say(console, f"Chat template {chat['name']}; an answer ends with {visible(chat['end_of_turn'])}.")
+        text = (packs.folder / "chat_template.jinja").read_text(encoding="utf-8")
+        put(console, Text(visible(text), style="dim"), 2)
     print_legend(console)
     console.print()
     print_rows(stage, packs, sample_rows(packs, n, seed, sources), tokenizer, chars, console)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pandallm.evaluate.spec import EvaluateSpec
 from pandallm.progress import Progress
 from pandallm.store import Artifact, Work, digest_json
 
@@ -14,18 +13,6 @@ if TYPE_CHECKING:
 
 #: Fields of the evaluation that choose what is asked or how it is summed up; they are not part of a score's key.
 NOT_IN_KEY = {"models", "tasks", "headline", "controls", "confidence", "bits_per_byte", "batch_tokens"}
-
-
-def check_chat_template(evaluate: EvaluateSpec | None, base: Path) -> None:
-    """A run's models keep the base's tokenizer: whether it can chat is known before anything is trained.
-
-    Raises BadInput where the evaluation asks for a chat template that the base does not have.
-    """
-    if evaluate is not None and evaluate.chat != "off":
-        from pandallm.evaluate.ask import chat_template
-        from pandallm.model.folder import load_tokenizer
-
-        chat_template(load_tokenizer(base), base)
 
 
 def evaluate_all(run: "Run", models: Mapping[str, tuple[Path, str]], cost: float) -> dict[tuple[str, str], Artifact]:

@@ -39,7 +39,7 @@ from pandallm.train.spec import TrainSpec
 #: Version of each kind of stage: raised when the same settings and inputs give other bytes than before.
 VERSIONS = {
     "world": 1,
-    "clean": 2,
+    "clean": 3,
     "tokenizer": 1,
     "init": 1,
     "import": 1,
@@ -281,18 +281,22 @@ class Run:
         return scores
 
     def _execute(self) -> dict[str, Any]:
-        from pandallm.pipeline.evaluation import check_chat_template, evaluate_all
+        from pandallm.pipeline.chat_forms import check_chat_templates, mismatches
+        from pandallm.pipeline.evaluation import evaluate_all
         from pandallm.pipeline.release import release
         from pandallm.pipeline.run_folder import write_run_folder
 
         plans = self.plans()
-        if not self.recipe.base.scratch:
-            check_chat_template(self.recipe.evaluate, self.start()[0])
+        base = None if self.recipe.base.scratch else self.start()[0]
+        check_chat_templates(self.recipe, plans, base)
         for _, corpus, _ in plans.values():
             self.corpus(corpus)
         for corpus in self.recipe.evaluate.bits_per_byte if self.recipe.evaluate else ():
             self.corpus(corpus)
         packs = {name: pack(self, name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
+        dialogues = {n for n, a in packs.items() if a.manifest["facts"]["ledger"]["total"]["masked"]}
+        for warning in mismatches(self.recipe, plans, base, dialogues):
+            self.progress.say(f"Warning: {warning}")
         watched = {name: held_out(self, name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
         close_engine(self)
         self._lint(plans, packs)

@@ -232,7 +232,7 @@ def _check_names(recipe: Recipe, document: Document, overridden: Mapping[tuple[s
     if recipe.base.extend:
         for i, corpus in enumerate(recipe.base.extend.corpora):
             refuse(["base", "extend", "corpora", i], "corpus", corpus, corpora)
-        if not corpora:
+        if not corpora and recipe.base.extend.size:
             place = _where(["base", "extend"], document, overridden)
             raise BadInput(f"{place}: base.extend: there is no corpus to learn new pieces on; add one under 'corpora'.")
     reserved = {

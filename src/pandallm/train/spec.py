@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pandallm.data.spec import ChatTemplateName
 from pandallm.model.spec import Dtype
 from pandallm.spec import Spec
 
@@ -72,6 +73,8 @@ class TrainSpec(Spec):
     steps: int | None = Field(None, gt=0)
     sequence_length: int = Field(2048, gt=1)
     batch_sequences: int = Field(8, gt=0)  # packed rows per optimizer step
+    # How dialogues are written (docs/chat-templates.md); plain documents stay as they are. Saved with the stage's tokenizer.
+    chat_template: ChatTemplateName = "none"
     micro_batch_tokens: int = Field(4096, gt=0)  # tokens per forward; does not change the loss beyond rounding
     optimizer: OptimizerSpec
     dtype: Dtype | Literal["auto"] = (

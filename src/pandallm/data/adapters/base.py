@@ -105,28 +105,31 @@ def titled_text(title: str, text: str) -> Adapted | Skip:
     return plain_text(f"{title}\n\n{text}" if title and text and not text.startswith(title) else text)
 
 
-def dialogue(messages: Iterable[tuple[bool, str]]) -> Adapted | Skip:
-    """(trained, text) of each message -> turns, kept as one example.
+def dialogue(messages: Iterable[tuple[bool | None, str]]) -> Adapted | Skip:
+    """(trained, text) of each message -> turns, kept as one example. None instead of a truth value: a system message.
 
-    What is asked is untrained and ends with a line break. Neighbours of the same kind become one turn. What follows the last
-    answer is left out: nothing is learnt from it.
+    What is asked is untrained and ends with a line break. Neighbours of the same kind become one turn, but a system message before
+    the first question stays one of its own, which chat templates write apart; a later one joins what is asked. What follows the
+    last answer is left out: nothing is learnt from it.
     """
-    merged: list[tuple[bool, str]] = []
-    for train, text in messages:
+    merged: list[tuple[bool | None, str]] = []
+    for kind, text in messages:
         text = text.strip()
         if not text:
             continue
-        if merged and merged[-1][0] == train:
-            merged[-1] = (train, f"{merged[-1][1]}\n{text}")
+        if kind is None and merged and merged[-1][0] is not None:
+            kind = False
+        if merged and merged[-1][0] == kind:
+            merged[-1] = (kind, f"{merged[-1][1]}\n{text}")
         else:
-            merged.append((train, text))
+            merged.append((kind, text))
     while merged and not merged[-1][0]:
         merged.pop()
     if not merged:
         return Skip("no_answer")
     if merged[0][0]:
         return Skip("no_question")
-    return Adapted(tuple(Turn(text if train else text + "\n", train) for train, text in merged))
+    return Adapted(tuple(Turn(text if kind else text + "\n", bool(kind)) for kind, text in merged))
 
 
 def objects(value: Any, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -20,8 +20,11 @@ PROMPTING = ("human", "user", "system")
 ANSWERING = ("gpt", "assistant", "bot", "chatgpt", "bing", "bard", "moss")
 
 
-def messages(value: Any, name: str = "conversations") -> Iterator[tuple[bool, str]]:
-    """(trained, text) of each message of a list in one of the common forms; `name` is the field's. Raises RecordError."""
+def messages(value: Any, name: str = "conversations") -> Iterator[tuple[bool | None, str]]:
+    """(trained, text) of each message of a list in one of the common forms, None for the system's; `name` is the field's.
+
+    Raises RecordError.
+    """
     for number, message in objects(value, name):
         if "question" in message:
             yield False, text_field(message, "question")
@@ -37,7 +40,7 @@ def messages(value: Any, name: str = "conversations") -> Iterator[tuple[bool, st
             raise RecordError(
                 f"message {number} has `{role_field}` {role!r}; known: {', '.join(PROMPTING + ANSWERING)}"
             )
-        yield role in ANSWERING, text_field(message, text_name)
+        yield None if role == "system" else role in ANSWERING, text_field(message, text_name)
 
 
 def adapt(record: Mapping[str, Any], options: Options) -> Adapted | Skip:

@@ -5,7 +5,8 @@ from typing import Any
 
 from pandallm.data.adapters.base import Adapted, Adapter, Options, RecordError, Skip, dialogue, missing, objects
 
-UNTRAINED = ("system", "developer", "user")
+SYSTEM = ("system", "developer")
+UNTRAINED = (*SYSTEM, "user")
 TOOLS = ("tool", "function")
 
 
@@ -29,14 +30,15 @@ def _content(message: Mapping[str, Any], number: int) -> str:
     return "".join(texts)
 
 
-def _messages(value: Any) -> Iterator[tuple[bool, str]]:
+def _messages(value: Any) -> Iterator[tuple[bool | None, str]]:
     for number, message in objects(value, "messages"):
         role = message.get("role")
         if role not in (*UNTRAINED, *TOOLS, "assistant"):
             known = ", ".join((*UNTRAINED, "assistant", *TOOLS))
             raise RecordError(f"message {number} has `role` {role!r}; known: {known}")
         # An assistant's message with weight 0 is shown but not learnt, as OpenAI's fine-tuning does.
-        yield role == "assistant" and message.get("weight") != 0, _content(message, number)
+        trained = role == "assistant" and message.get("weight") != 0
+        yield None if role in SYSTEM else trained, _content(message, number)
 
 
 def adapt(record: Mapping[str, Any], options: Options) -> Adapted | Skip:

@@ -49,9 +49,9 @@ def adapt(record: Mapping[str, Any], options: Options) -> Adapted | Skip:
     Conversations that call tools are skipped with reason `tools`: their answers rest on results that are not shown. Option
     `tools: keep` trains on them all the same. `meta_instruction`, the same in every record, is left out unless `meta: use`.
     """
-    turns: list[tuple[bool, str]] = []
+    turns: list[tuple[bool | None, str]] = []
     if options.get("meta") == "use":
-        turns.append((False, optional_field(record, "meta_instruction")))
+        turns.append((None, optional_field(record, "meta_instruction")))
     used_tools = False
     if "chat" in record:
         chat = record["chat"]

@@ -1,0 +1,388 @@
+"""Chat templates: dialogues as a tokenizer's Jinja template writes them, cut into what the template says and what people say.
+
+A template is rendered with marks in place of the contents and cut at the marks. The parts are tokenised one by one: special tokens
+that the template spells are special tokens, those that a content spells are text, so that nobody can end a turn by typing its end.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+from pandallm.data.spec import ChatTemplateName
+from pandallm.errors import BadInput
+from pandallm.store import digest_json, read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Message = Mapping[str, str]
+#: Names of templates that come with the package.
+NAMED = tuple(n for n in get_args(ChatTemplateName) if n not in ("none", "base"))
+#: Stand around a message's number where its content would stand; private characters that no template writes.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+#: How special tokens of chats look like; others (`[INST]`) are ordinary text.
+_TOKEN = re.compile(r"<\|[^|<>\s]+\|>")
+_ROUNDS = (("user", "assistant"), ("user", "assistant", "user", "assistant"))
+#: What a tokenizer names beside its EOS and BOS; a template may use them.
+_OTHER_TOKENS = ("unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A template's name in recipes (`own`: that of a model's folder), its Jinja text, and what `bos_token`, `eos_token` and others
+    stand for in it."""
+
+    name: str
+    text: str
+    tokens: tuple[tuple[str, str], ...]
+
+    @property
+    def digest(self) -> str:
+        """Changes when other tokens could come out."""
+        return digest_json([self.text, self.tokens])
+
+
+class Segment(NamedTuple):
+    """A stretch of a dialogue. special: whether special tokens that it spells are meant as such (the template's own text)."""
+
+    text: str
+    special: bool
+    trained: bool
+
+
+def open_template(name: str, folder: Path) -> ChatTemplate:
+    """The template `name` (`base`: the tokenizer's own) for the tokenizer of `folder`, checked against it.
+
+    A tokenizer that puts BOS in front of texts gets it in front of dialogues too: where the template does not write it, it is added
+    to the template, so that training, chat, evaluation and servers read the same. Raises BadInput where the base has no template,
+    the vocabulary lacks a special token, or the template cannot be cut.
+    """
+    from pandallm.data.tokenize import load_tokenizer, tokenizer_facts
+
+    if name == "base":
+        text = _own_template(folder)
+    elif name in NAMED:
+        file = resources.files("pandallm.data") / "chat_templates" / f"{name}.jinja"
+        text = file.read_text(encoding="utf-8").rstrip("\n")
+    else:
+        raise BadInput(f"chat_template: {name} is unknown; use none, base, {', '.join(NAMED)}.")
+    facts, tokenizer = tokenizer_facts(folder), load_tokenizer(folder)
+    tokens = _named_tokens(folder)
+    tokens["eos_token"] = str(tokenizer.id_to_token(facts.eos_id))
+    if facts.bos_id is not None:
+        tokens["bos_token"] = str(tokenizer.id_to_token(facts.bos_id))
+    template = ChatTemplate(name, text, tuple(sorted(tokens.items())))
+    asked = [{"role": "user", "content": "a"}]
+    if facts.bos_id is not None and not Cutter(template).render(asked, True).startswith(tokens["bos_token"]):
+        template = ChatTemplate(name, "{{- bos_token -}}" + text, template.tokens)
+    ChatEncoder(tokenizer, template).check()
+    return template
+
+
+def _own_template(folder: Path) -> str:
+    """The template of a tokenizer's folder: the file that transformers 5 writes, or the field of earlier versions."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            found = read_json(folder / name).get("chat_template")
+            if isinstance(found, list):  # several by name
+                found = {entry.get("name"): entry.get("template") for entry in found}.get("default")
+            if isinstance(found, str):
+                return found
+    raise BadInput(
+        f"chat_template: base is asked for, but the base ({folder}) has no chat template; name one: {', '.join(NAMED)}."
+    )
+
+
+def _named_tokens(folder: Path) -> dict[str, str]:
+    config: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            config |= read_json(folder / name)
+    found = {}
+    for name in ("bos_token", "eos_token", *_OTHER_TOKENS):
+        token = config.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            found[name] = token
+    return found
+
+
+# Rendering and cutting ------------------------------------------------------------------------------------------------------------
+
+
+class Cutter:
+    """A compiled template that cuts dialogues; what it finds out about a sequence of roles is kept."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        """Raises BadInput for a text that is not a template."""
+        import jinja2
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        self.template = template
+        # As transformers.utils.chat_template_utils sets it up, but for `strftime_now`: packs must not depend on the day.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = self._refuse
+        try:
+            self._compiled = environment.from_string(template.text)
+        except jinja2.TemplateSyntaxError as e:
+            raise BadInput(f"{self._what} is not a Jinja template (line {e.lineno}: {e.message}).") from None
+        self._pieces: dict[tuple[tuple[str, ...], bool], tuple[str, ...]] = {}
+        self._leads: dict[tuple[str, ...], dict[int, int]] = {}
+
+    @property
+    def _what(self) -> str:
+        whose = {"base": "base's", "own": "model's"}.get(self.template.name)
+        return f"The {whose} chat template" if whose else f"The chat template {self.template.name}"
+
+    @staticmethod
+    def _refuse(message: str) -> str:
+        from jinja2 import TemplateError
+
+        raise TemplateError(message)
+
+    def render(self, messages: Sequence[Message], generate: bool) -> str:
+        """The dialogue as one text; `generate`: up to where the assistant answers. Raises BadInput for what the template refuses."""
+        try:
+            return self._compiled.render(
+                messages=[dict(m) for m in messages],
+                add_generation_prompt=generate,
+                tools=None,
+                documents=None,
+                **dict(self.template.tokens),
+            )
+        except Exception as e:  # whatever the template's own code raises
+            roles = ", ".join(m["role"] for m in messages)
+            raise BadInput(f"{self._what} cannot write a dialogue of {roles} ({e}); name another one.") from None
+
+    def pieces(self, roles: tuple[str, ...], generate: bool) -> tuple[str, ...]:
+        """What the template writes before, between and after the contents: (messages + 1). Raises BadInput where it cannot be cut."""
+        key = roles, generate
+        if key not in self._pieces:
+            parts = _MARK.split(self.render(_marked(roles), generate))
+            if parts[1::2] != [str(i) for i in range(len(roles))]:
+                raise BadInput(
+                    f"{self._what} cannot be cut: it does not write every message once and in order; "
+                    f"name another one: {', '.join(NAMED)}."
+                )
+            self._pieces[key] = tuple(parts[0::2])
+        return self._pieces[key]
+
+    def leads(self, roles: tuple[str, ...]) -> dict[int, int]:
+        """For each answer how much white space the template writes between the place where the assistant begins and the answer.
+
+        Raises BadInput where the text before an answer is not what the model will read when it is asked to answer: it would learn
+        to go on from a text that it never sees again.
+        """
+        if roles not in self._leads:
+            marked, full, found = _marked(roles), self.render(_marked(roles), False), {}
+            self.pieces(roles, False)
+            for i, role in enumerate(roles):
+                if role == "assistant":
+                    asked = self.render(marked[:i], True)
+                    before = full[: full.index(marked[i]["content"])]
+                    rest = before[len(asked) :]
+                    if not before.startswith(asked) or rest.strip():
+                        raise BadInput(
+                            f"{self._what} cannot be trained with: what it writes before an answer ({before[-40:]!r}) is not "
+                            f"what it writes when it asks for one ({asked[-40:]!r}); name another one: {', '.join(NAMED)}."
+                        )
+                    found[i] = len(rest)
+            self._leads[roles] = found
+        return self._leads[roles]
+
+    def contents(self, messages: Sequence[Message], generate: bool) -> list[str]:
+        """The contents as the template writes them: as they are, or without white space at an end.
+
+        Raises BadInput where the template makes something else of them.
+        """
+        pieces = self.pieces(tuple(m["role"] for m in messages), generate)
+        whole = self.render(messages, generate)
+        at, found = len(pieces[0]), []
+        good = whole.startswith(pieces[0])
+        for message, piece in zip(messages, pieces[1:], strict=True):
+            given = message["content"]
+            forms = [given, given.strip(), given.rstrip(), given.lstrip()]
+            forms += [given.strip("\n"), given.rstrip("\n"), given.lstrip("\n")]
+            kept = next((form for form in forms if whole.startswith(form + piece, at)), None)
+            if kept is None:
+                good = False
+                break
+            found.append(kept)
+            at += len(kept) + len(piece)
+        if not good or at != len(whole):
+            raise BadInput(
+                f"{self._what} changes the content of a message or goes by it, so that the dialogue cannot be cut; "
+                f"take the record out or name another template: {', '.join(NAMED)}."
+            )
+        return found
+
+
+def _marked(roles: Sequence[str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": f"{_OPEN}{i}{_CLOSE}"} for i, role in enumerate(roles)]
+
+
+# Tokens ---------------------------------------------------------------------------------------------------------------------------
+
+
+class ChatEncoder:
+    """Dialogues -> tokens, for one tokenizer and template."""
+
+    def __init__(self, tokenizer: "Tokenizer", template: ChatTemplate) -> None:
+        self.tokenizer, self.cutter, self.template = tokenizer, Cutter(template), template
+        self.eos_token = dict(template.tokens)["eos_token"]
+        added = tokenizer.get_added_tokens_decoder().values()
+        special = {t.content for t in added if t.special and t.content} | {self.eos_token}
+        self._special = "|".join(map(re.escape, sorted(special, key=lambda t: (-len(t), t))))
+        self._end = re.compile(rf"(\s*)({self._special})")
+        self._ends_special = re.compile(rf"({self._special})\Z")
+        self._cache: dict[tuple[str, bool], list[int]] = {}
+        self._find_prefix()
+
+    # What stands in a dialogue
+
+    def segments(self, messages: Sequence[Message], generate: bool = False) -> list[Segment]:
+        """A dialogue cut into stretches. Trained: the answers, and the token after each that ends the turn.
+
+        Where the template ends an answer with no special token, EOS is put after the last one. What follows the last end of turn
+        is left out. generate: nothing is trained, and it ends where the assistant is to answer.
+
+        White space between two stretches goes where the tokenizer, given the whole text, would have it: blanks to the text after
+        them, line breaks after a question to the question. Raises BadInput where the dialogue cannot be cut.
+        """
+        roles = tuple(m["role"] for m in messages)
+        pieces, contents = self.cutter.pieces(roles, generate), self.cutter.contents(messages, generate)
+        leads = self._leads(roles, generate)
+        out: list[Segment] = []
+        rest, ended = pieces[0], True
+        for i, (role, content, after) in enumerate(zip(roles, contents, pieces[1:], strict=True)):
+            lead = leads.get(i, len(rest) - len(rest.rstrip(" ")))
+            if rest[: len(rest) - lead]:
+                out.append(Segment(rest[: len(rest) - lead], True, False))
+            content = rest[len(rest) - lead :] + content
+            trained = role == "assistant" and not generate
+            if role != "assistant":
+                breaks = re.match(r"\s*\n", after[: len(after) - leads.get(i + 1, 0)])
+                content, after = content + (breaks[0] if breaks else ""), after[breaks.end() if breaks else 0 :]
+            if content:
+                out.append(Segment(content, False, trained))
+            if trained:
+                end = self._end.match(after) if self.turn_end else None
+                ended = end is not None
+                if end:
+                    out.append(Segment(end[0], True, True))
+                    after = after[end.end() :]
+            rest = after
+        if generate and rest:
+            out.append(Segment(rest, True, False))
+        if not generate and not ended:
+            out.append(Segment(self.eos_token, True, True))
+        return out
+
+    def _leads(self, roles: tuple[str, ...], generate: bool) -> dict[int, int]:
+        try:
+            return self.cutter.leads(roles)
+        except BadInput:
+            if not generate:
+                raise
+            return {}  # good enough to talk with
+
+    @cached_property
+    def turn_end(self) -> str | None:
+        """The special token that the template puts after an answer."""
+        end = self._end.match(self.cutter.pieces(_ROUNDS[0], False)[-1])
+        return end[2] if end else None
+
+    @property
+    def end_of_turn(self) -> int:
+        """The id of the token that ends an answer: the template's, or EOS."""
+        number = self.tokenizer.token_to_id(self.turn_end or self.eos_token)
+        assert number is not None  # both come from its vocabulary
+        return int(number)
+
+    def check(self) -> None:
+        """Raise BadInput where dialogues of this template cannot be trained on with this tokenizer."""
+        what = self.cutter._what
+        found = []
+        for roles in _ROUNDS:
+            pieces = self.cutter.pieces(roles, False)
+            self.cutter.leads(roles)
+            found += [self._end.match(pieces[i + 1]) for i, role in enumerate(roles) if role == "assistant"]
+        if self.turn_end and any(end is None or end[2] != self.turn_end for end in found):
+            raise BadInput(f"{what} does not end every answer alike; name another one: {', '.join(NAMED)}.")
+        if self.template.name != "base":  # a base may spell its marks in ordinary tokens, as it was trained
+            text = "".join(self.cutter.pieces(_ROUNDS[1], False)) + self.cutter.pieces(("user",), True)[-1]
+            tokens = list(dict.fromkeys(_TOKEN.findall(text)))
+            missing = [t for t in tokens if self.tokenizer.token_to_id(t) is None]
+            if missing:
+                wanted = ", ".join(f'"{t}"' for t in missing)
+                raise BadInput(
+                    f"{what} needs {' and '.join(missing)}, which the base's vocabulary lacks: add them by "
+                    f"base.extend: {{special: [{wanted}]}}, or use chat_template: panda, which needs none."
+                )
+
+    def joins_alike(self) -> bool:
+        """Whether the tokens of the stretches of a small dialogue are those of its whole text, which servers tokenise."""
+        said = (" one two.", "Three, four!", "五六七？", "八九十。")
+        messages = [{"role": r, "content": c.strip()} for r, c in zip(_ROUNDS[1], said, strict=True)]
+        segments = self.segments(messages)
+        self.tokenizer.encode_special_tokens = False
+        whole = self.tokenizer.encode("".join(s.text for s in segments), add_special_tokens=False).ids
+        self.tokenizer.encode_special_tokens = True
+        return [i for ids in self.encode(segments) for i in ids] == whole
+
+    # Their tokens
+
+    def _find_prefix(self) -> None:
+        """Tokenizers of SentencePiece put a blank before a text: a stretch in the middle is given to them after a line break, whose tokens are then taken off."""
+        alone, broken = self._plain("a"), self._plain("\na")
+        self._break = self._plain("\n")
+        self._inside = broken[: len(self._break)] == self._break and broken[len(self._break) :] != alone
+        after = self._parsed(self.eos_token + "a")
+        self._fresh = after == [*self._parsed(self.eos_token), *alone]
+
+    def _plain(self, text: str) -> list[int]:
+        self.tokenizer.encode_special_tokens = True
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _parsed(self, text: str) -> list[int]:
+        self.tokenizer.encode_special_tokens = False
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        self.tokenizer.encode_special_tokens = True
+        return ids
+
+    def encode(self, segments: Sequence[Segment]) -> list[list[int]]:
+        """Token ids of each segment of one dialogue, in order."""
+        out = []
+        for i, segment in enumerate(segments):
+            inside = self._inside and i > 0
+            if inside and self._fresh:  # a special token begins a text anew
+                inside = not (segments[i - 1].special and self._ends_special.search(segments[i - 1].text))
+            if segment.special:
+                key = segment.text, inside
+                if key not in self._cache:
+                    self._cache[key] = self._cut(self._parsed, segment.text, inside)
+                out.append(self._cache[key])
+            else:
+                out.append(self._cut(self._plain, segment.text, inside))
+        return out
+
+    def _cut(self, encode: Any, text: str, inside: bool) -> list[int]:
+        if inside:
+            ids: list[int] = encode("\n" + text)
+            if ids[: len(self._break)] == self._break:
+                return ids[len(self._break) :]
+        return list(encode(text))
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a dialogue up to where the assistant is to answer."""
+        return [i for ids in self.encode(self.segments(messages, generate=True)) for i in ids]

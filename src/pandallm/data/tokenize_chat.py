@@ -1,0 +1,75 @@
+"""Dialogues of a cleaned corpus -> tokens, as a chat template writes them."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pandallm.data.chat import ChatEncoder
+from pandallm.data.tokenize import EXAMPLES, RUNS, TokenBatch, TokenizerFacts
+from pandallm.errors import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def messages_of(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Turns ({"text", "train"}) as messages: untrained ones are the user's, trained ones the assistant's; of two untrained turns at the
+    beginning the first is the system's.
+
+    The line break that sets a question apart from its answer is left out: the template has its own way.
+    Raises BadInput where the turns are not questions with answers.
+    """
+    messages: list[dict[str, str]] = []
+    system = len(turns) > 1 and not turns[0]["train"] and not turns[1]["train"]
+    for i, turn in enumerate(turns):
+        role = "assistant" if turn["train"] else "system" if i == 0 and system else "user"
+        text = turn["text"] if turn["train"] else turn["text"].removesuffix("\n")
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] += text if turn["train"] else "\n" + text
+        else:
+            messages.append({"role": role, "content": text})
+    roles = [m["role"] for m in messages if m["role"] != "system"]
+    if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
+        raise BadInput("its turns do not alternate between what is asked and what is answered")
+    return messages
+
+
+def tokenize_dialogues(
+    encoder: ChatEncoder, ids: Sequence[str], turns: "pa.ListArray", facts: TokenizerFacts
+) -> TokenBatch:
+    """Tokens of examples given as `list<struct<text, train>>`; those without an untrained turn, plain documents, as without a template.
+
+    Raises BadInput, naming the example, for a dialogue that the template cannot write.
+    """
+    tokens, lengths, flags, counts, plain = array("I"), list[int](), list[bool](), list[int](), list[bool]()
+    for name, example in zip(ids, turns.to_pylist(), strict=True):
+        document = all(turn["train"] for turn in example)
+        stretches: list[tuple[list[int], bool]] = []
+        if document:
+            if facts.bos_id is not None:
+                stretches.append(([facts.bos_id], False))
+            texts = [turn["text"] for turn in example]
+            stretches += [(e.ids, True) for e in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            stretches.append(([facts.eos_id], True))
+        else:
+            try:
+                segments = encoder.segments(messages_of(example))
+            except BadInput as e:
+                told = f"Example {name} cannot be written with chat template {encoder.template.name}: {e}"
+                raise BadInput(f"{told.rstrip('.')}; see it with `panda data show RECIPE --id {name}`.") from None
+            stretches = list(zip(encoder.encode(segments), (s.trained for s in segments), strict=True))
+        for stretch, _ in stretches:
+            tokens.fromlist(stretch)
+        lengths += [len(stretch) for stretch, _ in stretches]
+        flags += [trained for _, trained in stretches]
+        counts.append(len(stretches))
+        plain.append(document)
+    runs = np.empty(len(lengths), RUNS)
+    runs["tokens"], runs["trained"] = lengths, flags
+    examples = np.zeros(len(counts), EXAMPLES)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    examples["runs"], examples["plain"] = counts, plain
+    examples["tokens"] = np.bincount(owner, lengths, len(counts))
+    return TokenBatch(np.frombuffer(tokens, np.uint32), runs, examples)
