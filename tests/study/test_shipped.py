@@ -104,3 +104,10 @@ def test_the_recipe_of_the_studies_is_the_shipped_microworld_but_for_its_words()
     assert ours.base.scratch.architecture == shipped.base.scratch.architecture
     assert ours.base.scratch.train == shipped.base.scratch.train
     assert {n: c for n, c in ours.corpora.items() if n != "words"} == shipped.corpora
+
+
+def test_the_readme_lists_every_study_and_no_other() -> None:
+    import re
+
+    listed = re.findall(r"^\| `([\w-]+)` \|", (FOLDER / "README.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == [p.stem for p in STUDIES]
