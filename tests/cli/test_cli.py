@@ -46,7 +46,11 @@ def panda(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["data", "show", "--stage", "pretrain", "--dropped"], "--stage shows packed rows; leave"),
         (["data", "show", "--held-out", "--dropped"], "are different parts"),
         (["data", "contamination"], "No corpus of recipe 'microworld' is compared with a benchmark"),
+        (["train"], "so no corpus was built yet; run `panda data build` first"),
+        (["train", "microworld", "pretrian"], "so no corpus was built yet; run `panda data build microworld` first"),
         (["delta", "apply", "nowhere", "nodelta", "out"], "no"),
+        (["study", "plan", "nowhere.yaml"], "nowhere.yaml does not exist."),
+        (["study", "report", "nowhere"], "nowhere is no study's folder"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -75,6 +79,7 @@ def test_help_is_quick_to_import_and_shows_an_example_per_verb(capsys: pytest.Ca
         "check",
         "schema",
         "diff",
+        "train",
         "data build",
         "data show",
         "data audit",
@@ -98,6 +103,9 @@ def test_help_is_quick_to_import_and_shows_an_example_per_verb(capsys: pytest.Ca
         "harness results",
         "harness run",
         "harness register",
+        "study plan",
+        "study run",
+        "study report",
     ):
         status, out, _ = panda(capsys, *verb.split(), "--help")
         assert status == 0

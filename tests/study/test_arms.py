@@ -49,10 +49,14 @@ WEIGHTS = {"wiki2019zh": 4, "news2016zh": 2, "baike2018qa": 1, "webtext2019zh": 
 def test_a_share_keeps_the_others_proportions(tmp_path: Path) -> None:
     factor = {"kind": "share", "corpus": "chinese", "source": "english", "levels": [0, 0.5, 1], "weights": WEIGHTS}
     none, half, all_ = arms(tmp_path, {"english": {**factor, "max_epochs": 9}})
-    assert "english" not in shares(none)
-    assert shares(none)["wiki2019zh"] == pytest.approx(0.4)
+    # The whole corpus stays: its held-out documents are scored in every arm.
+    assert "english" in shares(none)
+    assert "english" not in shares(none, "chinese_part")
+    assert none.recipe.stages["pretrain"].corpus == "chinese_part"
+    assert shares(none, "chinese_part")["wiki2019zh"] == pytest.approx(0.4)
+    assert half.recipe.stages["pretrain"].corpus == "chinese"
     assert shares(half) == pytest.approx({n: w / 20 for n, w in WEIGHTS.items()} | {"english": 0.5})
-    assert shares(all_) == {"english": 1.0}
+    assert shares(all_, "chinese_part") == {"english": 1.0}
     assert all(s.max_epochs == 9 for s in half.recipe.corpora["chinese"].sources.values())
 
 
@@ -60,7 +64,7 @@ def test_a_language_share_and_the_recipes_own_proportions(tmp_path: Path) -> Non
     own = {f"corpora.chinese.sources.{n}.share": w for n, w in (WEIGHTS | {"english": 1}).items()}
     factor = {"kind": "language_share", "corpus": "chinese", "levels": [0, 0.25]}
     english, quarter = arms(tmp_path, {"zh": factor}, set=own)
-    assert shares(english) == {"english": 1.0}
+    assert shares(english, "chinese_part") == {"english": 1.0}
     assert shares(quarter) == pytest.approx({n: w / 40 for n, w in WEIGHTS.items()} | {"english": 0.75})
 
 
@@ -97,7 +101,20 @@ def test_the_smaller_shortcuts(tmp_path: Path) -> None:
     assert none.recipe.corpora["chinese"].dedup.kind == "none"
     left = arms(tmp_path, {"without": {"kind": "leave_out", "corpus": "chinese"}})
     assert [a.levels["without"] for a in left] == ["all", *WEIGHTS, "english"]
-    assert "news2016zh" not in left[2].recipe.corpora["chinese"].sources
+    assert left[2].recipe.stages["pretrain"].corpus == "chinese_part"
+    assert set(left[2].recipe.corpora["chinese_part"].sources) == {*WEIGHTS, "english"} - {"news2016zh"}
+
+
+def test_a_factor_reaches_the_corpus_that_an_earlier_one_cut(tmp_path: Path) -> None:
+    factors = {
+        "without": {"kind": "leave_out", "corpus": "chinese", "levels": ["news2016zh"]},
+        "dedup": {"kind": "dedup", "corpus": "chinese", "levels": ["exact", "none"]},
+        "again": {"kind": "leave_out", "corpus": "chinese", "levels": ["english"]},
+    }
+    last = arms(tmp_path, factors)[-1].recipe
+    part = last.corpora[last.stages["pretrain"].corpus]
+    assert part.dedup.kind == "none"
+    assert set(part.sources) == {*WEIGHTS} - {"news2016zh"}
 
 
 STAGING = {

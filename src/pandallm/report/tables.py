@@ -37,13 +37,13 @@ _LATEX = {
 def markdown_table(scores: Mapping[str, Any]) -> str:
     """The rows of `scores["table"]` as a Markdown table; names are escaped so that they cannot become markup."""
     lines = [_pipes(list(COLUMNS)), _pipes(["---"] * _NUMBERS + ["---:"] * (len(COLUMNS) - _NUMBERS - 1) + ["---"])]
-    return "\n".join(lines + [_pipes(cells) for cells in _cells(scores, _markdown)]) + "\n"
+    return "\n".join(lines + [_pipes(cells) for cells in _cells(scores, escape_markdown)]) + "\n"
 
 
 def latex_table(scores: Mapping[str, Any]) -> str:
     """The rows of `scores["table"]` as a LaTeX `tabular` (package booktabs; XeLaTeX or LuaLaTeX for Chinese names)."""
     columns = "l" * _NUMBERS + "r" * (len(COLUMNS) - _NUMBERS - 1) + "l"
-    rows = [" & ".join(cells) + r" \\" for cells in _cells(scores, _latex)]
+    rows = [" & ".join(cells) + r" \\" for cells in _cells(scores, escape_latex)]
     head = " & ".join(COLUMNS) + r" \\"
     return (
         "\n".join(
@@ -83,9 +83,9 @@ def _pipes(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _markdown(value: str) -> str:
+def escape_markdown(value: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", value)
 
 
-def _latex(value: str) -> str:
+def escape_latex(value: str) -> str:
     return "".join(_LATEX.get(c, c) for c in value).replace("–", "--")

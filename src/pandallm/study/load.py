@@ -79,5 +79,7 @@ def _check(study: StudyFile) -> None:
                     raise BadInput(
                         f"{study.where(*at, side)}: factor '{factor}' has no level '{level}'.{nearest(str(level), list(levels))}"
                     )
+        if isinstance(contrast.a, dict) and isinstance(contrast.b, dict) and set(contrast.a) != set(contrast.b):
+            raise BadInput(f"{study.where(*at)}: both sides must name the same factors; add the missing levels.")
         if contrast.a == contrast.b:
             raise BadInput(f"{study.where(*at)}: both sides are the same; compare two different ones.")

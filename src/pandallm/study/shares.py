@@ -1,11 +1,12 @@
 """Shares of a corpus's sources."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pandallm.data.spec import CorpusSpec, SourceSpec
 from pandallm.errors import BadInput
 from pandallm.recipe.load import REMOVE
+from pandallm.recipe.spec import Recipe
 from pandallm.spec import nearest
 
 
@@ -46,16 +47,49 @@ def _bytes(source: SourceSpec) -> float | None:
 
 
 def set_shares(
-    name: str, corpus: CorpusSpec, shares: Mapping[str, float], max_epochs: float | None = None
+    recipe: Recipe, name: str, shares: Mapping[str, float], max_epochs: float | None = None
 ) -> list[tuple[str, Any]]:
-    """Changes that give a corpus these shares; a source of share 0 is taken out. Sources that are not named stay out, too."""
-    changes: list[tuple[str, Any]] = []
-    for source in corpus.sources:
-        path = f"corpora.{name}.sources.{source}"
-        if not shares.get(source):
-            changes.append((path, REMOVE))
-            continue
-        changes.append((f"{path}.share", round(shares[source], 6)))
-        if max_epochs is not None:
-            changes.append((f"{path}.max_epochs", max_epochs))
+    """Changes that give a corpus these shares. Sources of share 0, and those that are not named, are taken out of training."""
+    corpus = recipe.corpora[name]
+    out = [source for source in corpus.sources if not shares.get(source)]
+    changes, name = take_out(recipe, name, out) if out else ([], name)
+    for source, share in shares.items():
+        if share:
+            changes.append((f"corpora.{name}.sources.{source}.share", round(share, 6)))
+            if max_epochs is not None:
+                changes.append((f"corpora.{name}.sources.{source}.max_epochs", max_epochs))
+    return changes
+
+
+PART = "_part"
+
+
+def training_name(recipe: Recipe, name: str) -> str:
+    """The corpus that stands for `name` in training: the one of which an earlier factor has taken sources out, else itself."""
+    return name + PART if name + PART in recipe.corpora else name
+
+
+def take_out(recipe: Recipe, name: str, sources: Sequence[str]) -> tuple[list[tuple[str, Any]], str]:
+    """Changes that train on a corpus without some of its sources, and the name of what is trained on then.
+
+    The whole corpus stays beside it: its held-out documents are scored in every arm, also those of sources that an arm never reads.
+    """
+    if name.endswith(PART):
+        return [(f"corpora.{name}.sources.{source}", REMOVE) for source in sources], name
+    part = recipe.corpora[name].model_dump(mode="json", by_alias=True)
+    part["sources"] = {n: s for n, s in part["sources"].items() if n not in sources}
+    changes = add_corpus(recipe, name + PART, part)
+    if recipe.base.scratch and recipe.base.scratch.train.corpus == name:
+        changes.append(("base.scratch.train.corpus", name + PART))
+    changes += [(f"stages.{n}.corpus", name + PART) for n, stage in recipe.stages.items() if stage.corpus == name]
+    return changes, name + PART
+
+
+def add_corpus(recipe: Recipe, name: str, corpus: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Changes that add a corpus for training; a vocabulary that is learnt on all corpora goes on to be learnt on the old ones."""
+    changes: list[tuple[str, Any]] = [(f"corpora.{name}", dict(corpus))]
+    if recipe.base.scratch and not recipe.base.scratch.tokenizer.corpora:
+        changes.append(("base.scratch.tokenizer.corpora", list(recipe.corpora)))
+    if recipe.base.extend and not recipe.base.extend.corpora:
+        changes.append(("base.extend.corpora", list(recipe.corpora)))
     return changes

@@ -5,11 +5,10 @@ from typing import Any
 
 from pandallm.data.spec import CorpusSpec
 from pandallm.errors import BadInput
-from pandallm.recipe.load import REMOVE
 from pandallm.recipe.spec import Recipe
 from pandallm.spec import nearest
 from pandallm.study import spec as s
-from pandallm.study.shares import set_shares, weights_of
+from pandallm.study.shares import set_shares, take_out, training_name, weights_of
 from pandallm.study.staging import staging
 from pandallm.train.spec import TrainSpec
 
@@ -33,9 +32,10 @@ def _set(factor: s.SetFactor, value: Mapping[str, Any], recipe: Recipe, where: s
 
 
 def corpus_of(recipe: Recipe, name: str, where: str) -> CorpusSpec:
+    """The corpus of this name, as it is trained on. Raises BadInput."""
     if name not in recipe.corpora:
         raise BadInput(f"{where}: corpus: the recipe has no corpus '{name}'.{nearest(name, sorted(recipe.corpora))}")
-    return recipe.corpora[name]
+    return recipe.corpora[training_name(recipe, name)]
 
 
 def _source(corpus: CorpusSpec, name: str, where: str) -> None:
@@ -57,7 +57,9 @@ def _share(factor: s.ShareFactor, value: float, recipe: Recipe, where: str) -> l
     corpus = corpus_of(recipe, factor.corpus, where)
     _source(corpus, factor.source, where)
     weights = weights_of(corpus, factor.weights, where, without=factor.source)
-    return set_shares(factor.corpus, corpus, _split(weights, {factor.source: 1.0}, value), factor.max_epochs)
+    return set_shares(
+        recipe, training_name(recipe, factor.corpus), _split(weights, {factor.source: 1.0}, value), factor.max_epochs
+    )
 
 
 def _language_share(factor: s.LanguageShareFactor, value: float, recipe: Recipe, where: str) -> list[Change]:
@@ -70,7 +72,7 @@ def _language_share(factor: s.LanguageShareFactor, value: float, recipe: Recipe,
             f"{where}: language: {what} of corpus '{factor.corpus}' is in '{factor.language}'; there is no share to set."
         )
     outside = {n: w for n, w in weights.items() if n not in inside}
-    return set_shares(factor.corpus, corpus, _split(outside, inside, value), factor.max_epochs)
+    return set_shares(recipe, training_name(recipe, factor.corpus), _split(outside, inside, value), factor.max_epochs)
 
 
 def _split(rest: Mapping[str, float], part: Mapping[str, float], share: float) -> dict[str, float]:
@@ -85,7 +87,7 @@ def _replay(factor: s.ReplayFactor, value: float, recipe: Recipe, where: str) ->
     corpus = corpus_of(recipe, name, where)
     _source(corpus, factor.source, where)
     weights = weights_of(corpus, factor.weights, where, without=factor.source)
-    changes = set_shares(name, corpus, _split(weights, {factor.source: 1.0}, value), factor.max_epochs)
+    changes = set_shares(recipe, name, _split(weights, {factor.source: 1.0}, value), factor.max_epochs)
     if factor.equal == "total":
         return changes
     if stage.tokens is None and stage.steps is None:
@@ -106,7 +108,7 @@ def _budget(factor: s.BudgetFactor, value: float, recipe: Recipe, where: str) ->
 
 def _quantity(factor: s.QuantityFactor, value: int | None, recipe: Recipe, where: str) -> list[Change]:
     _source(corpus_of(recipe, factor.corpus, where), factor.source, where)
-    return [(f"corpora.{factor.corpus}.sources.{factor.source}.max_records", value)]
+    return [(f"corpora.{training_name(recipe, factor.corpus)}.sources.{factor.source}.max_records", value)]
 
 
 def _quality(factor: s.QualityFactor, value: float | None, recipe: Recipe, where: str) -> list[Change]:
@@ -121,7 +123,8 @@ def _quality(factor: s.QualityFactor, value: float | None, recipe: Recipe, where
             raise BadInput(
                 f"{where}: nothing gives source '{name}' of corpus '{factor.corpus}' a quality; add a clean step {{kind: score}} or its quality_field."
             )
-    return [(f"corpora.{factor.corpus}.sources.{name}.min_quality", value) for name in chosen]
+    trained = training_name(recipe, factor.corpus)
+    return [(f"corpora.{trained}.sources.{name}.min_quality", value) for name in chosen]
 
 
 def _noise(factor: s.NoiseFactor, value: float, recipe: Recipe, where: str) -> list[Change]:
@@ -138,7 +141,7 @@ def _vocabulary(factor: s.VocabularyFactor, value: int, recipe: Recipe, where: s
 
 def _dedup(factor: s.DedupFactor, value: str, recipe: Recipe, where: str) -> list[Change]:
     corpus_of(recipe, factor.corpus, where)
-    return [(f"corpora.{factor.corpus}.dedup", {"kind": value})]
+    return [(f"corpora.{training_name(recipe, factor.corpus)}.dedup", {"kind": value})]
 
 
 def _leave_out(factor: s.LeaveOutFactor, value: str | None, recipe: Recipe, where: str) -> list[Change]:
@@ -146,7 +149,7 @@ def _leave_out(factor: s.LeaveOutFactor, value: str | None, recipe: Recipe, wher
     if value is None:
         return []
     _source(corpus, value, where)
-    return [(f"corpora.{factor.corpus}.sources.{value}", REMOVE)]
+    return take_out(recipe, training_name(recipe, factor.corpus), [value])[0]
 
 
 _WRITERS: dict[str, Callable[..., list[Change]]] = {

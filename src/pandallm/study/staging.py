@@ -7,7 +7,7 @@ from pandallm.errors import BadInput
 from pandallm.recipe.load import REMOVE
 from pandallm.recipe.spec import Recipe
 from pandallm.spec import nearest
-from pandallm.study.shares import weights_of
+from pandallm.study.shares import add_corpus, weights_of
 from pandallm.study.spec import StagingFactor, UpSampled
 
 Change = tuple[str, Any]
@@ -63,7 +63,7 @@ def staging(factor: StagingFactor, value: str | UpSampled, recipe: Recipe, where
         start = [(f"{paths[0]}.tokens", total - length), (f"{paths[0]}.optimizer.schedule", "constant")]
     else:
         start = [(paths[0], REMOVE), *_forget(recipe, factor.first)]
-    return [(f"corpora.{mixed}", corpus), *start, (paths[1], stage)]
+    return [*add_corpus(recipe, mixed, corpus), *start, (paths[1], stage)]
 
 
 def _forget(recipe: Recipe, stage: str) -> list[Change]:

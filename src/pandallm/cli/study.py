@@ -1,0 +1,109 @@
+"""`panda study`: many runs of one recipe, and what their differences say."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pandallm.cli.app import AsJson, Overrides, Quiet, app, limit_threads
+from pandallm.errors import PandaError
+
+study_app = typer.Typer(
+    help="Studies: one recipe, some factors, several seeds; what was each choice worth?", no_args_is_help=True
+)
+app.add_typer(study_app, name="study")
+
+File = Annotated[
+    Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/staging.yaml", show_default=False)
+]
+
+
+@study_app.command()
+def plan(file: File, overrides: Overrides = None, json_: AsJson = False) -> None:
+    """Show a study's arms, what they share, and the smallest effect that it can find. Runs nothing.
+
+    Example: panda study plan studies/instruction-quantity.yaml
+    """
+    from pandallm.study.arms import make_arms
+    from pandallm.study.load import load_study
+    from pandallm.study.plan import plan_study
+    from pandallm.study.show import print_plan
+
+    study = load_study(file)
+    result = plan_study(study, make_arms(study, overrides or []))
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print_plan(result)
+
+
+@study_app.command()
+def run(
+    file: File,
+    overrides: Overrides = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, in local processes.")] = 1,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run every arm with every seed through the store, then report. Run it again to go on; start it twice to share the work.
+
+    An arm that fails does not stop the others; the exit code is 1 then.
+
+    Example: panda study run studies/instruction-quantity.yaml --jobs 2
+    """
+    from pandallm.study.arms import make_arms
+    from pandallm.study.load import load_study
+
+    study = load_study(file)
+    arms = make_arms(study, overrides or [])
+    if jobs == 1:
+        limit_threads(arms[0].recipe.runtime.threads)
+    from pandallm.study.folder import all_jobs, write_study
+    from pandallm.study.report import write_study_report
+    from pandallm.study.run import run_study
+    from pandallm.study.show import print_results
+    from pandallm.terminal import progress
+
+    folder = write_study(study, arms)
+    with progress(quiet) as shown:
+        summary = run_study(all_jobs(arms, study), shown, processes=jobs)
+    results, written = write_study_report(folder)
+    if json_:
+        print(
+            json.dumps(
+                {
+                    "folder": str(folder),
+                    "reused": summary.reused,
+                    "done": summary.done,
+                    "failed": summary.failed,
+                    **results,
+                },
+                ensure_ascii=False,
+            )
+        )
+    else:
+        print_results(results, written)
+    if summary.failed:
+        raise PandaError(f"{len(summary.failed)} of {results['runs']['total']} runs failed; first: {summary.failed[0]}")
+
+
+@study_app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="a study's folder, such as runs/staging", show_default=False)
+    ],
+    json_: AsJson = False,
+) -> None:
+    """Write a study's report from the runs that are complete so far.
+
+    Example: panda study report runs/instruction-quantity
+    """
+    from pandallm.study.report import write_study_report
+    from pandallm.study.show import print_results
+
+    results, written = write_study_report(folder)
+    if json_:
+        print(json.dumps(results, ensure_ascii=False))
+    else:
+        print_results(results, written)

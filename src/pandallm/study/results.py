@@ -1,0 +1,306 @@
+"""results.json: everything that a study's report prints, computed from the rows of its finished runs."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from pandallm.errors import BadInput
+from pandallm.stats.paired import holm
+from pandallm.stats.seeds import SeedEffect, SeedPair, seed_effect
+from pandallm.store import read_json, write_json
+from pandallm.study.folder import STUDY, outcome
+from pandallm.study.measure import Measured, Run, common, rounded
+
+RESULTS = "results.json"
+Json = dict[str, Any]
+
+
+def write_results(folder: Path) -> Json:
+    """Compute and write results.json of a study's folder, finished or not; returns it. Raises BadInput where there is no study."""
+    results = compute_results(folder)
+    write_json(folder / RESULTS, results)
+    return results
+
+
+def compute_results(folder: Path) -> Json:
+    """The content of results.json, from study.json and the run folders."""
+    if not (folder / STUDY).is_file():
+        raise BadInput(f"{folder} is no study's folder: {STUDY} is missing; run `panda study run FILE` first.")
+    return _Study(folder).results()
+
+
+class _Study:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.study: Json = read_json(folder / STUDY)
+        self.arms: list[Json] = self.study["arms"]
+        self.seeds: list[int] = self.study["seeds"]
+        self.alpha = 1 - self.study["confidence"]
+        self._measured: dict[tuple[str, int, str], Measured | None] = {}
+        self.notes: dict[str, None] = {}
+
+    @cached_property
+    def outcomes(self) -> dict[str, dict[int, Json]]:
+        return {
+            arm["name"]: {seed: outcome(self._run_folder(arm, seed), arm["digest"]) for seed in self.seeds}
+            for arm in self.arms
+        }
+
+    @cached_property
+    def runs(self) -> dict[tuple[str, int], Run]:
+        """The finished runs."""
+        return {
+            (arm["name"], seed): Run(self._run_folder(arm, seed), arm)
+            for arm in self.arms
+            for seed in self.seeds
+            if self.outcomes[arm["name"]][seed]["state"] == "complete"
+        }
+
+    def _run_folder(self, arm: Mapping[str, Any], seed: int) -> Path:
+        return self.folder / "arms" / f"{arm['name']}-seed{seed}"
+
+    def results(self) -> Json:
+        contrasts = self._contrasts()
+        states = [o["state"] for by_seed in self.outcomes.values() for o in by_seed.values()]
+        return {
+            **{k: self.study[k] for k in ("name", "description", "recipe", "confidence", "margin", "seeds", "factors")},
+            "metrics": self.study["metrics"],
+            "primary": self.study["primary"],
+            "runs": {"total": len(states), **{s: states.count(s) for s in dict.fromkeys(states)}},
+            "arms": [
+                {
+                    "name": arm["name"],
+                    "levels": arm["levels"],
+                    "runs": [{"seed": seed, **o} for seed, o in self.outcomes[arm["name"]].items()],
+                    "values": {metric: self._value(arm["name"], metric) for metric in self.study["metrics"]},
+                }
+                for arm in self.arms
+            ],
+            "contrasts": contrasts,
+            "effects": self._effects(),
+            "bits_per_byte": self._bits(),
+            "forgetting": self._forgetting(),
+            "notes": list(self.notes),
+        }
+
+    # Values ---------------------------------------------------------------------------------------------------------------------
+
+    def measured(self, arm: str, seed: int, metric: str) -> Measured | None:
+        key = (arm, seed, metric)
+        if key not in self._measured:
+            run = self.runs.get((arm, seed))
+            self._measured[key] = run.measure(self.study["metrics"][metric]) if run else None
+        return self._measured[key]
+
+    def _value(self, arm: str, metric: str) -> Json:
+        by_seed = {s: m.value for s in self.seeds if (m := self.measured(arm, s, metric)) is not None}
+        return self._mean(by_seed)
+
+    def _mean(self, by_seed: Mapping[int, float]) -> Json:
+        """Mean over seeds with Student's t interval; none with fewer than two seeds."""
+        values = np.array(list(by_seed.values()))
+        mean = float(values.mean()) if values.size else math.nan
+        reach = math.nan
+        if values.size > 1:
+            t = float(special.stdtrit(values.size - 1, 1 - self.alpha / 2))
+            reach = t * float(values.std(ddof=1)) / math.sqrt(values.size)
+        return {
+            "mean": rounded(mean),
+            "low": rounded(mean - reach),
+            "high": rounded(mean + reach),
+            "by_seed": {str(s): rounded(v) for s, v in by_seed.items()},
+        }
+
+    # Comparisons ----------------------------------------------------------------------------------------------------------------
+
+    def _contrasts(self) -> list[Json]:
+        """The study's claims, with Holm's correction over them and a verdict each."""
+        declared: Mapping[str, Json] = self.study["contrasts"] or self._by_default()
+        made = []
+        for name, c in declared.items():
+            sides = [c[side] if isinstance(c[side], dict) else {c["factor"]: c[side]} for side in ("a", "b")]
+            metric = c["metric"] or self.study["primary"]
+            margin = c["margin"] or self.study["margin"][self.study["metrics"][metric]["kind"]]
+            told = {"name": name, "claim": c["claim"], "expect": c["expect"], "margin": margin}
+            made.append((told, *self._compare(sides[0], sides[1], metric)))
+        tested = [effect.p for _, _, effect in made if effect is not None and math.isfinite(effect.p)]
+        adjusted = iter(holm(tested))
+        contrasts = []
+        for told, row, effect in made:
+            p_holm = next(adjusted) if effect is not None and math.isfinite(effect.p) else None
+            row |= {"p_holm": rounded(p_holm) if p_holm is not None else None}
+            row["verdict"] = self._verdict(told, row, effect, p_holm, len(tested))
+            contrasts.append(told | row)
+        return contrasts
+
+    def _by_default(self) -> dict[str, Json]:
+        """Each level against its factor's baseline."""
+        return {
+            f"{factor}: {level}": {
+                "claim": "",
+                "factor": factor,
+                "a": f["baseline"],
+                "b": level,
+                "expect": "different",
+                "metric": None,
+                "margin": None,
+            }
+            for factor, f in self.study["factors"].items()
+            for level in f["levels"]
+            if level != f["baseline"]
+        }
+
+    def _effects(self) -> list[Json]:
+        """Main effects: every level against its baseline, on every metric; Holm within a metric."""
+        rows: list[Json] = []
+        for metric in self.study["metrics"]:
+            found = []
+            for factor, f in self.study["factors"].items():
+                for level in f["levels"]:
+                    if level != f["baseline"]:
+                        row, effect = self._compare({factor: f["baseline"]}, {factor: level}, metric)
+                        found.append((row | {"factor": factor, "level": level, "p_holm": None}, effect))
+            tested = [(r, e.p) for r, e in found if e is not None and math.isfinite(e.p)]
+            for (row, _), p in zip(tested, holm([p for _, p in tested])):
+                row["p_holm"] = rounded(p)
+            rows += [row for row, _ in found]
+        return rows
+
+    def _compare(self, a: Mapping[str, str], b: Mapping[str, str], metric: str) -> tuple[Json, SeedEffect | None]:
+        """b against a on one metric, as JSON and as computed (None where no seed has both sides)."""
+        kind = self.study["metrics"][metric]["kind"]
+        pairs = [
+            (x["name"], y["name"])
+            for x, y in itertools.product(self.arms, self.arms)
+            if _matches(x, a)
+            and _matches(y, b)
+            and all(x["levels"][f] == y["levels"][f] for f in x["levels"] if f not in a)
+        ]
+        # A pair that no seed has whole (a failed arm) is left out; then those seeds count that have all that remain.
+        usable = [p for p in pairs if any(self._both(p, seed, metric) for seed in self.seeds)]
+        for pair in pairs:
+            if pair not in usable and any(o["state"] == "failed" for n in pair for o in self.outcomes[n].values()):
+                self.notes[f"{pair[1]} against {pair[0]} is left out: no seed has both."] = None
+        seeds = [s for s in self.seeds if usable and all(self._both(p, s, metric) for p in usable)]
+        row: Json = {
+            "metric": metric,
+            "a": dict(a),
+            "b": dict(b),
+            "relative": kind == "bits_per_byte",
+            "pairs": len(usable),
+            "pairs_planned": len(pairs),
+            "seeds": seeds,
+        }
+        numbers = ("effect", "low", "high", "se", "p", "detectable", "units", "clusters")
+        if not seeds:
+            return row | dict.fromkeys(numbers) | {"by_seed": {}}, None
+        effect = seed_effect(
+            [self._pair(usable, seed, metric) for seed in seeds],
+            relative=kind == "bits_per_byte",
+            crossed=not self.study["own_questions"],
+            confidence=self.study["confidence"],
+        )
+        found = [effect.effect, effect.low, effect.high, effect.se, effect.p]
+        found.append(effect.detectable(len(self.seeds), self.study["confidence"]))
+        row |= dict(zip(numbers, [*map(rounded, found), effect.units, effect.clusters]))
+        row["by_seed"] = {str(s): rounded(d) for s, d in zip(seeds, effect.by_seed)}
+        return row, effect
+
+    def _both(self, pair: tuple[str, str], seed: int, metric: str) -> bool:
+        return all(self.measured(arm, seed, metric) is not None for arm in pair)
+
+    def _pair(self, pairs: Sequence[tuple[str, str]], seed: int, metric: str) -> SeedPair:
+        """One seed's measurements of both sides, averaged over the pairs of arms, on the units that all of them have."""
+        names = [name for pair in pairs for name in pair]
+        measured = [m for name in names if (m := self.measured(name, seed, metric)) is not None]
+        same, left_out = common(measured)
+        if left_out:
+            self.notes[f"{metric}, seed {seed}: {left_out} units are not in every arm and are left out."] = None
+        tops = np.array([m.tops for m in same])
+        return SeedPair(tops[0::2].mean(axis=0), tops[1::2].mean(axis=0), same[0].clusters)
+
+    def _verdict(self, told: Json, row: Json, effect: SeedEffect | None, p_holm: float | None, family: int) -> str:
+        """reproduced, refuted or inconclusive; docs/studies.md says when."""
+        if effect is None or p_holm is None or effect.seeds < 2:
+            return "inconclusive"
+        lower_is_better = row["relative"]
+        margin, expect = told["margin"], told["expect"]
+        settled = p_holm < self.alpha
+        # One-sided p that the effect is at least the margin, in either direction; Bonferroni over the claims.
+        small_above = effect.p_above(margin) * family < self.alpha
+        small_below = effect.p_below(-margin) * family < self.alpha
+        if expect == "same":
+            if small_above and small_below:
+                return "reproduced"
+            return "refuted" if settled and abs(effect.effect) > margin else "inconclusive"
+        if expect == "different":
+            if settled:
+                return "reproduced"
+            return "refuted" if small_above and small_below else "inconclusive"
+        up = (expect == "better") != lower_is_better
+        if settled and (effect.effect > 0) == up:
+            return "reproduced"
+        return "refuted" if (small_above if up else small_below) else "inconclusive"
+
+    # Bits per byte --------------------------------------------------------------------------------------------------------------
+
+    def _bits(self) -> list[Json]:
+        """Bits per byte of each arm's last model, per corpus and source: mean over seeds."""
+        rows = []
+        for arm in self.arms:
+            for corpus, source, language in self._texts(arm["name"]):
+                metric = {"corpus": corpus, "source": source, "language": language}
+                found = self._bits_of(arm, metric, arm["models"][-1])
+                by_seed = {s: m.value for s, m in found.items()}
+                rows.append({"arm": arm["name"], **metric, **self._mean(by_seed)})
+        return rows
+
+    def _forgetting(self) -> list[Json]:
+        """Bits per byte of every model of every arm, per language; `change`: relative to the arm's first model."""
+        rows = []
+        for arm in self.arms:
+            languages = dict.fromkeys(language for _, _, language in self._texts(arm["name"]))
+            for language in languages:
+                first = self._bits_of(arm, {"language": language}, arm["models"][0])
+                for model in arm["models"]:
+                    here = self._bits_of(arm, {"language": language}, model)
+                    row = {"arm": arm["name"], "model": model, "language": language}
+                    row |= self._mean({s: m.value for s, m in here.items()})
+                    seeds = [s for s in here if s in first]
+                    change = None
+                    if model != arm["models"][0] and seeds:
+                        pairs = []
+                        for s in seeds:
+                            (x, y), _ = common([first[s], here[s]])
+                            pairs.append(SeedPair(x.tops, y.tops, x.clusters))
+                        effect = seed_effect(
+                            pairs,
+                            relative=True,
+                            crossed=not self.study["own_questions"],
+                            confidence=self.study["confidence"],
+                        )
+                        change = {n: rounded(getattr(effect, n)) for n in ("effect", "low", "high")}
+                    rows.append(row | {"change": change})
+        return rows
+
+    def _texts(self, arm: str) -> Iterator[tuple[str, str, str]]:
+        """(corpus, source, language) of the held-out text that an arm's runs scored."""
+        for seed in self.seeds:
+            if run := self.runs.get((arm, seed)):
+                found = {(r["corpus"], r["source"], r["language"]) for r in run.bits_rows()}
+                yield from sorted(found)
+                return
+
+    def _bits_of(self, arm: Json, metric: Mapping[str, Any], model: str) -> dict[int, Measured]:
+        found = {s: run.bits(metric, model) for s in self.seeds if (run := self.runs.get((arm["name"], s)))}
+        return {s: m for s, m in found.items() if m is not None}
+
+
+def _matches(arm: Mapping[str, Any], chosen: Mapping[str, str]) -> bool:
+    return all(arm["levels"][factor] == level for factor, level in chosen.items())
