@@ -97,12 +97,12 @@ def test_the_authors_later_model_follows_its_file() -> None:
     assert (o.lr, o.betas, o.eps, o.weight_decay, o.clip, o.warmup) == (1e-5, (0.9, 0.96), 1e-6, 0.01, 1.0, 500)
 
 
-def test_more_than_one_training_process_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_gpus_that_are_not_here_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     from pandallm.errors import BadInput
     from pandallm.pipeline.run import Run
 
     folders = [f"runtime.store={tmp_path / 'store'}", f"runtime.runs={tmp_path / 'runs'}"]
-    recipe = load_recipe("microworld", ["runtime.gpus=2", *folders])
-    with pytest.raises(BadInput, match=r"runtime\.gpus: 2 training processes are not there yet"):
+    recipe = load_recipe("microworld", ["runtime.gpus=2", "runtime.device=cpu", *folders])
+    with pytest.raises(BadInput, match=r"runtime\.gpus: 2, but training is on the CPU here"):
         Run(recipe).execute()
     assert not list(tmp_path.iterdir())
