@@ -15,7 +15,7 @@ from typing import Any
 from pandallm import __version__
 from pandallm.errors import BadInput, Interrupted
 from pandallm.pipeline.bases import extend_base, import_base, initialise_base
-from pandallm.pipeline.corpora import PACK_FIELDS, clean, close_engine, pack, source_files
+from pandallm.pipeline.corpora import clean, close_engine, pack, source_files
 from pandallm.pipeline.held_out import held_out
 from pandallm.pipeline.machine import machine, peak_memory_gib, versions
 from pandallm.pipeline.overall import Overall
@@ -228,38 +228,9 @@ class Run:
         watched: Artifact | None = None,
     ) -> tuple[Path, str]:
         """Train one stage from the model `start` (folder, digest). `watched`: its held-out windows."""
-        runtime = self.recipe.runtime
-        settings = spec.model_dump(mode="json", exclude={*PACK_FIELDS, "from_", "corpus"}) | {"seed": self.recipe.seed}
-        if spec.watch is None:
-            del settings["watch"]
+        from pandallm.pipeline.training import train, training_job
 
-        def make(work: Work, progress: Progress) -> Mapping[str, Any]:
-            from pandallm.train.hooks import Tracking
-            from pandallm.train.loop import train_stage
-
-            tracking = Tracking(runtime.tracking, self.recipe.name, self.folder / "tracking", settings)
-            return train_stage(
-                start[0],
-                packs.path,
-                spec,
-                work.folder,
-                seed=self.recipe.seed,
-                device=runtime.device,
-                threads=runtime.threads,
-                save_every_seconds=runtime.save_every_seconds,
-                keep_checkpoints=runtime.keep_checkpoints,
-                deadline=self.deadline,
-                deterministic=runtime.deterministic,
-                held_out=watched.path if watched else None,
-                tracking=tracking,
-                progress=progress,
-                name=f"train {name}",
-            )
-
-        inputs = {"packs": packs.digest, "start": start[1]}
-        if watched:
-            inputs["held_out"] = watched.digest
-        artifact = self.stage(f"train {name}", "train", settings, inputs, make, cost=cost, resumes=True)
+        artifact = train(self, training_job(self, name, spec, packs, start, watched), cost)
         return artifact.path / "model", artifact.digest
 
     # The whole ------------------------------------------------------------------------------------------------------------------
@@ -333,14 +304,13 @@ class Run:
 
     def check_training(self) -> None:
         """What the recipe asks of training can be done here; data can be built where it cannot."""
+        from pandallm.pipeline.training import check_processes
         from pandallm.train.hooks import check_tracking
         from pandallm.train.method import check_method
 
-        if (gpus := self.recipe.runtime.gpus or 1) > 1:
-            raise BadInput(
-                f"runtime.gpus: {gpus} training processes are not there yet; `panda run RECIPE runtime.gpus=1` trains on one GPU."
-            )
-        for plan, _, _ in self.plans().values():
+        plans = {name: plan for name, (plan, _, _) in self.plans().items()}
+        check_processes(self.recipe.runtime, plans)
+        for plan in plans.values():
             check_method(plan)
         check_tracking(self.recipe.runtime.tracking)
 

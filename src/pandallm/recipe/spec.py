@@ -63,9 +63,11 @@ class RuntimeSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, gt=0)  # physical cores when left out
     workers: int | None = Field(None, gt=0)  # of data stages and of evaluation; physical cores when left out
-    # Training processes, one a GPU; so far `panda run` trains on one and refuses more.
-    gpus: int | None = Field(None, gt=0)
-    # How weights, gradients and moments lie on several GPUs: copies; gradients and moments in parts; all in parts; in parts inside a node. Nothing reads it yet.
+    gpus: int | None = Field(
+        None, gt=0
+    )  # training processes that `panda run` starts here, one a GPU; one when left out
+    processes: int | None = Field(None, gt=0)  # the same on a CPU, to try what several do
+    # How weights, gradients and moments lie on several processes: copies; gradients and moments in parts; all in parts; in parts inside a node. auto: by memory.
     sharding: Literal["auto", "replicate", "shard_gradients", "shard_all", "hybrid"] = "auto"
     engine: Literal["local", "ray"] = "local"  # where shard tasks of data stages run; ray needs pandallm[ray]
     ray_address: str | None = None  # of a running cluster; without it Ray is started here

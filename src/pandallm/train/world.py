@@ -130,9 +130,8 @@ def join_world(device: str, join_seconds: float = JOIN_SECONDS) -> Iterator[Worl
 
     import torch
     import torch.distributed as dist
-    from torch.distributed.rendezvous import rendezvous
 
-    from pandallm.model.folder import first_line, resolve_device
+    from pandallm.model.folder import resolve_device
 
     size, resolved = world_size(), resolve_device(device)
     if size == 1:
@@ -146,13 +145,7 @@ def join_world(device: str, join_seconds: float = JOIN_SECONDS) -> Iterator[Worl
             )
         resolved = f"cuda:{local}"
         torch.cuda.set_device(local)
-    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    wait = datetime.timedelta(seconds=join_seconds)
-    try:
-        store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=wait)))
-    except (RuntimeError, ValueError) as e:
-        raise PandaError(f"Rank {rank} of {size} cannot reach rank 0 at {place} ({first_line(e)}).") from None
-    _await_all(store, rank, size, place, wait)
+    store = _await_all(rank, size, datetime.timedelta(seconds=join_seconds))
     patience = datetime.timedelta(seconds=PATIENCE_SECONDS)
     backend = "cpu:gloo,cuda:nccl" if resolved.startswith("cuda") else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
@@ -170,18 +163,33 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(w in str(error) for w in ("gloo", "NCCL", "Connection closed"))
 
 
-def _await_all(store: Any, rank: int, size: int, place: str, wait: Any) -> None:
-    """Until every rank has said that it is here."""
-    names = [f"joined/{r}" for r in range(size)]
-    store.set(names[rank], "here")
+def _await_all(rank: int, size: int, wait: Any) -> Any:
+    """The store in which every rank has said that it is here; whoever started the ranks may hold it, else rank 0 does."""
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+    from pandallm.model.folder import first_line
+
+    address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
+    held = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
+        plain = TCPStore(address, port, None, rank == 0 and not held, wait, wait_for_workers=False)
+    except (RuntimeError, ValueError) as e:
+        raise PandaError(f"Rank {rank} of {size} cannot reach rank 0 at {address}:{port} ({first_line(e)}).") from None
+    store = PrefixStore(f"pandallm/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", plain)
+    names = [f"joined/{r}" for r in range(size)]
+    missing = list(range(size))
+    try:
+        store.set(names[rank], "here")
         store.wait(names, wait)
     except RuntimeError:
-        missing = [str(r) for r in range(size) if not store.check([names[r]])]
+        with contextlib.suppress(RuntimeError):  # rank 0 has left with the store
+            missing = [r for r in range(size) if not store.check([names[r]])]
+        who = f"Rank {', '.join(map(str, missing))}" if len(missing) < size else "The others"
         raise PandaError(
-            f"Rank {', '.join(missing)} of {size} did not come to {place} within {wait.total_seconds():.0f} s: "
+            f"{who} of {size} did not come to {address}:{port} within {wait.total_seconds():.0f} s: "
             f"start all {size} processes with the same address, port and number of processes."
         ) from None
+    return store
 
 
 def deal_rows(lengths: Any, ranks: int) -> list[list[int]]:
