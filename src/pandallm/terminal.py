@@ -65,17 +65,26 @@ class _Lines:
     def __init__(self, name: str, total: float | None, outer: "LogProgress") -> None:
         self._name, self._total, self._outer = name, total, outer
         self._done, self._started, self.note = 0.0, time.monotonic(), ""
+        self._first: tuple[float, float] | None = (
+            None  # amount and time of the first advance: work that goes on jumps there
+        )
 
     def status(self) -> str:
         elapsed = time.monotonic() - self._started
         if not self._total:
             return f"{self._name}: {elapsed:.0f} s"
         share = min(self._done / self._total, 1.0)
-        left = f", {elapsed / share * (1 - share):.0f} s left" if share > 0 else ""
+        done, since = self._first or (0.0, self._started)
+        made = self._done - done
+        left = (
+            f", {(time.monotonic() - since) / made * max(0.0, self._total - self._done):.0f} s left" if made > 0 else ""
+        )
         return f"{self._name}: {share:.0%}{left}{', ' + self.note if self.note else ''}"
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
         self._done += amount
+        if self._first is None and amount > 0:
+            self._first = (self._done, time.monotonic())
         self.note = note or self.note
         self._outer.tick()
 

@@ -92,9 +92,10 @@ def pack_settings(recipe: Recipe, spec: TrainSpec, corpus: str) -> dict[str, Any
 
 def train_settings(recipe: Recipe, spec: TrainSpec) -> dict[str, Any]:
     """What of a recipe a training stage depends on, beside its packs and the model it starts from."""
-    return spec.model_dump(mode="json", exclude={*PACK_FIELDS, "chat_template", "from_", "corpus"}) | {
-        "seed": recipe.seed
-    }
+    left_out = {*PACK_FIELDS, "chat_template", "from_", "corpus", *(() if spec.watch else ("watch",))}
+    if spec.variant == "auto":  # what it is resolved to is added with the rest that only the device tells
+        left_out.add("variant")
+    return spec.model_dump(mode="json", exclude=left_out) | {"seed": recipe.seed}
 
 
 def clean(run: "Run", name: str) -> Artifact:

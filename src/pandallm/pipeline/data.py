@@ -7,6 +7,7 @@ from typing import Any
 
 from pandallm.errors import BadInput, PandaError
 from pandallm.pipeline.corpora import close_engine, pack, source_files
+from pandallm.pipeline.held_out import held_out
 from pandallm.pipeline.run import VERSIONS, Run
 from pandallm.progress import SILENT, Progress
 from pandallm.recipe.spec import Recipe
@@ -96,6 +97,8 @@ def build_data(recipe: Recipe, corpora: Sequence[str] = (), *, progress: Progres
         packs = {}
         if with_packs:
             packs = {name: pack(job, name, spec, corpus) for name, (spec, corpus, _) in job.plans().items()}
+            for stage, (settings, trained, _) in job.plans().items():
+                held_out(job, stage, settings, trained)
     finally:
         close_engine(job)
     reused = {r.name: r.reused for r in job.records}

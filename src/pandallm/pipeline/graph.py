@@ -145,13 +145,23 @@ class _Graph:
             )
             for name, (spec, corpus, _) in stages.items()
         }
+        watched = {name: self._held_out(name, spec, corpus) for name, (spec, corpus, _) in stages.items() if spec.watch}
         models = {} if recipe.base.scratch else {"base": self.start}
         if recipe.base.extend:
             models["original"] = self.original
         for name, (spec, _, origin) in stages.items():
             inputs = {"packs": packs[name], "start": models[origin] if origin else self.start}
+            if name in watched:
+                inputs["held_out"] = watched[name]
             models[name] = self._add(f"train {name}", "train", train_settings(recipe, spec), inputs)
         return models
+
+    def _held_out(self, name: str, spec: TrainSpec, corpus: str) -> str:
+        from pandallm.pipeline.held_out import held_out_settings, watched_corpora
+
+        inputs = {f"corpus:{c}": self._corpus(c) for c in watched_corpora(spec, corpus)}
+        settings = held_out_settings(spec, corpus)
+        return self._add(f"held out {name}", "held_out", settings, {**inputs, "tokenizer": self.tokenizer})
 
     def _evaluation(self, models: Mapping[str, str]) -> None:
         from pandallm.pipeline.evaluation import NOT_IN_KEY

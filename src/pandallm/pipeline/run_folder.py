@@ -42,6 +42,8 @@ def write_run_folder(
                 record.artifact.path / "logs" / "metrics.jsonl",
                 folder / "metrics" / f"{record.name.removeprefix('train ')}.jsonl",
             )
+            if (found := record.artifact.path / "logs" / "held_out.jsonl").is_file():
+                copy(found, folder / "held_out" / f"{record.name.removeprefix('train ')}.jsonl")
     for name, (path, _) in models.items():
         link_folder(path, folder / "models" / name)
     if delta:

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pandallm.data.spec import CorpusSpec
 from pandallm.errors import BadInput
-from pandallm.recipe.spec import Recipe
+from pandallm.recipe.spec import Recipe, ScratchTraining, StageSpec
 from pandallm.recipe.yaml_lines import Document
 from pandallm.spec import nearest
 
@@ -216,6 +217,11 @@ def expand(text: str, variables: Mapping[str, str], where: str) -> str:
     return VARIABLE.sub(value, text)
 
 
+def _keeps_documents(corpus: CorpusSpec) -> bool:
+    kept = [source.held_out or corpus.held_out for source in corpus.sources.values()]
+    return any(h.documents or h.share for h in kept)
+
+
 def _check_names(recipe: Recipe, document: Document, overridden: Mapping[tuple[str, ...], str]) -> None:
     """Names that point to other parts of the file: corpora, stages, tasks, variables."""
 
@@ -235,6 +241,20 @@ def _check_names(recipe: Recipe, document: Document, overridden: Mapping[tuple[s
         if not corpora and recipe.base.extend.size:
             place = _where(["base", "extend"], document, overridden)
             raise BadInput(f"{place}: base.extend: there is no corpus to learn new pieces on; add one under 'corpora'.")
+    watching: dict[tuple[str, ...], StageSpec | ScratchTraining] = {("stages", n): s for n, s in recipe.stages.items()}
+    if recipe.base.scratch:
+        watching[("base", "scratch", "train")] = recipe.base.scratch.train
+    for field, stage_spec in watching.items():
+        if stage_spec.watch is None:
+            continue
+        for i, corpus in enumerate(stage_spec.watch.corpora):
+            refuse([*field, "watch", "corpora", i], "corpus", corpus, corpora)
+        for corpus in stage_spec.watch.corpora or (stage_spec.corpus,):
+            if (watched := recipe.corpora.get(corpus)) and not _keeps_documents(watched):
+                place = _where([*field, "watch"], document, overridden)
+                raise BadInput(
+                    f"{place}: {'.'.join(field)}.watch: corpus '{corpus}' keeps no documents; set corpora.{corpus}.held_out.documents."
+                )
     reserved = {
         "base": "the base model",
         **({"original": "the model before base.extend"} if recipe.base.extend else {}),
