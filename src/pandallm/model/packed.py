@@ -10,7 +10,7 @@ each group takes the fast causal kernel. On a CPU in bfloat16 each example is at
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,16 @@ class Group:
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """Where examples lie in a flat row. `starts_E1`: int32 cumulative lengths. `position_ids_1N` restart at 0."""
+    """Where examples lie in a flat row. `starts_E1`: int32 cumulative lengths. `position_ids_1N` restart at 0.
+
+    `by_example`: on a CPU each example is attended alone by plain products, also in float32.
+    """
 
     starts_E1: Tensor
     longest: int
     position_ids_1N: Tensor
     groups: tuple[Group, ...]
+    by_example: bool = False
 
 
 #: A group takes examples down to this share of its longest: below it, padding costs more than another group's calls.
@@ -147,6 +151,18 @@ def _grouped_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, layout: Pack
     return out_NHD
 
 
+def _masked_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, layout: PackedLayout, scale: float) -> Tensor:
+    """By one dense N x N mask: slower than groups, but shapes follow from N alone, as torch.compile wants it."""
+    at_N = torch.arange(q_NHD.shape[0], device=q_NHD.device, dtype=layout.starts_E1.dtype)
+    example_N = torch.searchsorted(layout.starts_E1, at_N, right=True)
+    mask_NN = (example_N[:, None] == example_N[None, :]) & (at_N[:, None] >= at_N[None, :])
+    q, k, v = (x.transpose(0, 1)[None] for x in (q_NHD, k_NHD, v_NHD))
+    out = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask_NN, scale=scale, enable_gqa=k.shape[1] != q.shape[1]
+    )
+    return out[0].transpose(0, 1)
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -173,13 +189,11 @@ def packed_attention(
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q_NHD, k_NHD, v_NHD = (x[0].transpose(0, 1) for x in (query, key, value))
-    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")  # rotated queries and keys come in float32
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)  # rotated queries and keys come in float32
         q_NHD, k_NHD, v_NHD = q_NHD.to(dtype), k_NHD.to(dtype), v_NHD.to(dtype)
-    if query.device.type == "cpu" and q_NHD.dtype == torch.bfloat16:
-        out_NHD: Tensor = BlockAttention.apply(q_NHD, k_NHD, v_NHD, packed.starts_E1.tolist(), scale)
-        return out_NHD[None], None
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+    if kind == "cuda" and q_NHD.dtype in (torch.bfloat16, torch.float16):
         out = varlen_attn(
             q_NHD.contiguous(),
             k_NHD.contiguous(),
@@ -194,6 +208,11 @@ def packed_attention(
         )
         assert isinstance(out, Tensor)
         return out[None], None
+    if torch.compiler.is_compiling():
+        return _masked_attention(q_NHD, k_NHD, v_NHD, packed, scale)[None], None
+    if kind == "cpu" and (packed.by_example or q_NHD.dtype == torch.bfloat16):
+        out_NHD: Tensor = BlockAttention.apply(q_NHD, k_NHD, v_NHD, packed.starts_E1.tolist(), scale)
+        return out_NHD[None], None
     return _grouped_attention(q_NHD, k_NHD, v_NHD, packed, scale)[None], None
 
 
@@ -220,11 +239,17 @@ PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
 @torch.no_grad()
-def packing_probe(model: Any, rows: Iterable[Sequence[Sequence[int]]], dtype: torch.dtype = torch.float32) -> float:
+def packing_probe(
+    model: Any,
+    rows: Iterable[Sequence[Sequence[int]]],
+    dtype: torch.dtype = torch.float32,
+    *,
+    by_example: bool = False,
+) -> float:
     """Check on a few rows (each a list of examples, each a list of token ids) that packing leaks nothing.
 
     Compares logits as training computes them (flat, packed, head applied to the last hidden state) with the model's
-    own forward on each example alone. Returns the largest relative difference seen.
+    own forward on each example alone. `by_example`: as in `PackedLayout`. Returns the largest relative difference seen.
     Raises PandaError when it is above `PROBE_TOLERANCE[dtype]`.
     """
     device = next(model.parameters()).device
@@ -236,7 +261,7 @@ def packing_probe(model: Any, rows: Iterable[Sequence[Sequence[int]]], dtype: to
             examples = [torch.tensor(list(example), device=device) for example in row if len(example)]
             if not examples:
                 continue
-            layout = packed_layout([len(e) for e in examples], device)
+            layout = replace(packed_layout([len(e) for e in examples], device), by_example=by_example)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 together = model.get_output_embeddings()(packed_hidden(model, torch.cat(examples)[None], layout))[0]
                 parts = together.float().split([len(e) for e in examples])

@@ -5,7 +5,7 @@ Shapes: N tokens, M trained tokens.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,3 +81,25 @@ def micro_batch(rows: Iterable[Any], sources: int, device: torch.device | str = 
         np.bincount(sources_N[targets_at], minlength=sources),
         tuple(int(r.example_ids[s.start]) for r in rows for s in split_examples(np.asarray(r.example_ids))),
     )
+
+
+def padded_batch(batch: MicroBatch, multiple: int, longest: int, slots: int) -> MicroBatch | None:
+    """The same batch with its tokens filled up to a multiple of `multiple` and its examples to `slots`: static shapes.
+
+    Fillers are examples of their own of at most `longest` tokens, which nothing reads. None where the examples, fillers
+    included, are more than `slots`. Computed on the batch's device, which nothing waits for.
+    """
+    ids_1N, layout = batch.input_ids_1N, batch.layout
+    tokens, device = ids_1N.shape[1], ids_1N.device
+    fill = -tokens % multiple
+    examples = len(layout.starts_E1) - 1
+    if examples + -(-fill // longest) > slots:
+        return None
+    steps = torch.arange(1, slots - examples + 1, device=device, dtype=torch.int32)
+    filled = PackedLayout(
+        torch.cat([layout.starts_E1, (tokens + steps * longest).clamp_(max=tokens + fill)]),
+        longest,
+        torch.cat([layout.position_ids_1N, (torch.arange(fill, device=device) % longest)[None]], dim=1),
+        layout.groups,
+    )
+    return replace(batch, input_ids_1N=torch.nn.functional.pad(ids_1N, (0, fill)), layout=filled)

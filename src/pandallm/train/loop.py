@@ -4,7 +4,7 @@ import contextlib
 import gc
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ def train_stage(
     threads: int | None = None,
     world: "World | None" = None,
     sharding: str = "auto",
+    variant: Mapping[str, Any] | None = None,
     save_every_seconds: float = 60,
     deadline: float | None = None,
     deterministic: bool = True,
@@ -59,9 +60,10 @@ def train_stage(
     With a `world` of several ranks (`train.world.join_world`) every rank calls it with the same arguments, and `work` lies on
     a file system that all of them see. `sharding`: how weights lie on them, see `train.sharding`. Rank 0 writes and speaks.
 
+    `variant`: how it is computed, as `train.variants.resolve_variant` says; left out, its rule without a probe.
     `held_out`: a folder of held-out windows (`train.held_out`), scored as `spec.watch` says. `tracking`: who else gets the numbers.
 
-    Returns facts on rank 0: {"steps", "trained_tokens", "tokens", "final_loss", "resumed_from", "packing_probe"}, and
+    Returns facts on rank 0: {"steps", "trained_tokens", "tokens", "final_loss", "resumed_from", "packing_probe", "variant"}, and
     "processes" and "sharding" where there are several, "held_out" where it was watched; {} on the others.
     Raises BadInput when model and packs do not fit, Interrupted (after saving) on SIGTERM, SIGINT or the deadline, and
     PandaError when packing leaks, memory runs out or the loss is not finite (`work/logs/not_finite.json` names the examples).
@@ -69,6 +71,7 @@ def train_stage(
     import torch
 
     from pandallm.model.folder import resolve_device
+    from pandallm.train.variants import resolve_variant
     from pandallm.train.world import World
 
     before = torch.get_num_threads()
@@ -78,7 +81,10 @@ def train_stage(
         with _deterministic(deterministic), stop_signals() as stopped:
             world = world or World(torch.device(resolve_device(device)))
             watched = (held_out, tracking)
-            stage = _Stage(start, packs, spec, work, seed, world, sharding, name, progress, keep_checkpoints, watched)
+            how = variant or resolve_variant(start, spec, str(world.device), processes=world.size)
+            stage = _Stage(
+                start, packs, spec, work, seed, world, sharding, how, name, progress, keep_checkpoints, watched
+            )
             try:
                 return stage.run(save_every_seconds, deadline, stopped)
             finally:
@@ -107,6 +113,7 @@ class _Stage:
         seed: int,
         world: "World",
         sharding: str,
+        variant: Mapping[str, Any],
         name: str,
         progress: Progress,
         keep_checkpoints: int,
@@ -122,7 +129,9 @@ class _Stage:
         from pandallm.train.groups import group_packs
         from pandallm.train.method import check_sharding, prepare_method
         from pandallm.train.optimizers import make_optimizer
+        from pandallm.train.recompute import set_checkpointing
         from pandallm.train.sharding import choose_sharding, shard, split_groups
+        from pandallm.train.variants import check_variant_sharding, key_part
 
         self.start, self.spec, self.work, self.seed, self.name = start, spec, work, seed, name
         self.progress = progress if world.main else SILENT
@@ -136,14 +145,11 @@ class _Stage:
         check_fit(self.model, self.tokenizer, self.packs, packs, start)
         check_finite(self.model, start)
         self.method = prepare_method(self.model, spec, start, seed=seed)
-        if spec.gradient_checkpointing:
-            # The name changed within transformers 5.
-            new = hasattr(self.model, "activation_checkpointing_enable")
-            enable = self.model.activation_checkpointing_enable if new else self.model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+        set_checkpointing(self.model, spec.gradient_checkpointing)
         if world.size > 1:
             chosen = choose_sharding(sharding, self.model, world)
             check_sharding(spec, chosen)
+            check_variant_sharding(variant, chosen)
             world = shard(self.model, world, chosen, self.dtype)
         elif on_host:
             self.model.to(world.device)
@@ -151,15 +157,22 @@ class _Stage:
         self.optimizer = make_optimizer(self.model, spec.optimizer, set(self.method.rows))
         if world.sharding != "replicate":
             split_groups(self.optimizer)
-        self.forward = Forward(self.model, self.dtype)
+        self.forward = Forward(
+            self.model,
+            self.dtype,
+            variant,
+            sequence_length=self.packs.sequence_length,
+            micro_batch_tokens=spec.micro_batch_tokens,
+        )
         self._open_watch(*watched)
         torch.manual_seed(seed)
         self.step = 0
         self.resumed_from: list[int] = []
         # Settings that do not change the weights beyond rounding may change between a stop and going on.
-        settings = spec.model_dump(mode="json", exclude={"micro_batch_tokens", "gradient_checkpointing"})
+        settings = spec.model_dump(mode="json", exclude={"micro_batch_tokens", "gradient_checkpointing", "variant"})
         self.identity = {
             **settings,
+            **key_part(variant, spec),
             "seed": seed,
             "packs": digest_file(packs / "pack.json"),
             "start": digest_file(start / "config.json"),
@@ -206,7 +219,9 @@ class _Stage:
             for row in rows
             if len(row.input_ids)
         ]
-        worst = packing_probe(self.model, sorted(by_row, key=len, reverse=True)[:2], self.dtype)
+        worst = packing_probe(
+            self.model, sorted(by_row, key=len, reverse=True)[:2], self.dtype, **self.forward.attention
+        )
         in_parts(self.model)
         return worst
 
@@ -365,6 +380,7 @@ class _Stage:
             "final_loss": self.watch.final_loss,
             "resumed_from": self.resumed_from,
             "packing_probe": self.probe,
+            "variant": self.forward.variant,
         }
         if self.kept:
             facts["held_out"] = self.kept

@@ -4,6 +4,7 @@ Shapes: N tokens, M trained tokens, D width, V vocabulary, S sources. The logits
 made, turned into their own gradient (softmax minus one-hot) and folded into those of the hidden states and the head.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,15 @@ CHUNK_BFLOAT16_CPU = 2**26
 SOFTMAX_LOGITS_CPU = 2**19
 
 
+#: (A, I), (B, I) -> (A, B), a @ b^T; either may be a transposed view.
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def plain_product(a_AI: Tensor, b_BI: Tensor) -> Tensor:
+    """a @ b^T by torch's default."""
+    return a_AI @ b_BI.t()
+
+
 class _HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -25,6 +35,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         weight_VD: Tensor,
         targets_M: Tensor,
         copy_VD: Tensor | None,
+        product: Product,
     ) -> tuple[Tensor, Tensor]:
         hidden_MD = hidden_ND.index_select(0, predictors_M)
         with_gradient = any(ctx.needs_input_grad)
@@ -39,7 +50,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
             hidden, targets = hidden_MD[part], targets_M[part, None]
             if copy_VD is not None:
                 hidden = hidden.to(copy_VD.dtype)
-            logits = hidden @ factor_VD.t()
+            logits = product(hidden, factor_VD)
             if copy_VD is None:
                 logits = logits.float()
                 losses_M[part] = _to_gradient(logits, targets, with_gradient)
@@ -53,10 +64,10 @@ class _HeadCrossEntropy(torch.autograd.Function):
                     logits[row : row + rows] = few
             if hidden_grad_MD is None:
                 continue
-            hidden_grad_MD[part] = logits @ factor_VD
+            hidden_grad_MD[part] = product(logits, factor_VD.t())
             if not ctx.needs_input_grad[2]:
                 continue
-            part_VD = logits.t() @ hidden
+            part_VD = product(logits.t(), hidden.t())
             # float32 even under autocast: sums of many chunks.
             weight_grad_VD = part_VD.to(weight_VD.dtype) if weight_grad_VD is None else weight_grad_VD.add_(part_VD)
         ctx.save_for_backward(hidden_grad_MD, weight_grad_VD, predictors_M)
@@ -65,11 +76,11 @@ class _HeadCrossEntropy(torch.autograd.Function):
         return losses_M.sum(), losses_M
 
     @staticmethod
-    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor, None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden_grad_MD, weight_grad_VD, predictors_M = ctx.saved_tensors
         hidden_grad_ND = hidden_grad_MD.new_zeros((ctx.tokens, hidden_grad_MD.shape[1]))
         hidden_grad_ND[predictors_M] = hidden_grad_MD.mul_(grad_sum)  # each token predicts one: no sums
-        return hidden_grad_ND, None, None if weight_grad_VD is None else weight_grad_VD.mul_(grad_sum), None, None
+        return hidden_grad_ND, None, None if weight_grad_VD is None else weight_grad_VD.mul_(grad_sum), None, None, None
 
 
 def _to_gradient(logits: Tensor, targets: Tensor, with_gradient: bool) -> Tensor:
@@ -83,14 +94,22 @@ def _to_gradient(logits: Tensor, targets: Tensor, with_gradient: bool) -> Tensor
 
 
 def head_cross_entropy(
-    hidden_ND: Tensor, predictors_M: Tensor, weight_VD: Tensor, targets_M: Tensor, copy_VD: Tensor | None = None
+    hidden_ND: Tensor,
+    predictors_M: Tensor,
+    weight_VD: Tensor,
+    targets_M: Tensor,
+    copy_VD: Tensor | None = None,
+    product: Product = plain_product,
 ) -> tuple[Tensor, Tensor]:
     """Sum of -log softmax(hidden[predictors] @ weight^T)[target] in nats, and each token's loss (detached, M).
 
     `predictors_M` are different positions in `hidden_ND`. The softmax is in float32 whatever autocast says. Backward may
     run only once: it scales the kept gradients in place. `copy_VD`: the weight in bfloat16, for products on a CPU in it.
+    `product` computes a @ b^T.
     """
-    result: tuple[Tensor, Tensor] = _HeadCrossEntropy.apply(hidden_ND, predictors_M, weight_VD, targets_M, copy_VD)
+    result: tuple[Tensor, Tensor] = _HeadCrossEntropy.apply(
+        hidden_ND, predictors_M, weight_VD, targets_M, copy_VD, product
+    )
     return result
 
 

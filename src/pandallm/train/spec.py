@@ -80,7 +80,11 @@ class TrainSpec(Spec):
     dtype: Dtype | Literal["auto"] = (
         "float32"  # auto: bfloat16 where the processor computes in it, else float32; resolved before the key
     )
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = (
+        False  # selective: keep products, compute the cheap rest again
+    )
+    # How it is computed; auto: a fixed rule on a CPU, the fastest of a short probe on a GPU. Resolved before the key.
+    variant: Literal["auto", "plain", "compiled", "liger"] = "auto"
     method: Method = FullMethod()
     # Patterns of parameter names, as in `model.layers.*.mlp.*`; `embeddings` stands for the embedding and the head, `new_rows`
     # for the rows that base.extend added to them.
