@@ -19,7 +19,9 @@ def value(number: float | None, kind: str) -> str:
 
 def effect(number: float | None, kind: str) -> str:
     """A difference: points of accuracy, or per cent of bits per byte; with its sign."""
-    return "–" if number is None else f"{100 * number:+.1f}" + ("" if kind == "accuracy" else " %")
+    if number is None:
+        return "–"
+    return f"{100 * number:+.1f}" if kind == "accuracy" else f"{100 * number:+.2f} %"
 
 
 def interval(row: Json, kind: str, write: Callable[[float | None, str], str]) -> str:

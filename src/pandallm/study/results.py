@@ -72,6 +72,7 @@ class _Study:
             **{k: self.study[k] for k in ("name", "description", "recipe", "confidence", "margin", "seeds", "factors")},
             "metrics": self.study["metrics"],
             "primary": self.study["primary"],
+            "world": self.study["own_questions"],
             "runs": {"total": len(states), **{s: states.count(s) for s in dict.fromkeys(states)}},
             "arms": [
                 {
@@ -84,6 +85,7 @@ class _Study:
             ],
             "contrasts": contrasts,
             "effects": self._effects(),
+            "doses": self._doses(),
             "bits_per_byte": self._bits(),
             "forgetting": self._forgetting(),
             "notes": list(self.notes),
@@ -172,6 +174,21 @@ class _Study:
             rows += [row for row, _ in found]
         return rows
 
+    def _doses(self) -> list[Json]:
+        """Every metric at every level of every factor: each seed's mean over the arms of the level, where all of them are there."""
+        rows = []
+        for (factor, f), metric in itertools.product(self.study["factors"].items(), self.study["metrics"]):
+            for level in f["levels"]:
+                arms = [arm["name"] for arm in self.arms if arm["levels"][factor] == level]
+                by_seed = {}
+                for seed in self.seeds:
+                    measured = [self.measured(arm, seed, metric) for arm in arms]
+                    values = [m.value for m in measured if m is not None]
+                    if len(values) == len(arms):
+                        by_seed[seed] = float(np.mean(values))
+                rows.append({"factor": factor, "level": level, "metric": metric, **self._mean(by_seed)})
+        return rows
+
     def _compare(self, a: Mapping[str, str], b: Mapping[str, str], metric: str) -> tuple[Json, SeedEffect | None]:
         """b against a on one metric, as JSON and as computed (None where no seed has both sides)."""
         kind = self.study["metrics"][metric]["kind"]
@@ -235,18 +252,18 @@ class _Study:
         # One-sided p that the effect is at least the margin, in either direction; Bonferroni over the claims.
         small_above = effect.p_above(margin) * family < self.alpha
         small_below = effect.p_below(-margin) * family < self.alpha
+        equivalent = small_above and small_below
         if expect == "same":
-            if small_above and small_below:
+            if equivalent:
                 return "reproduced"
             return "refuted" if settled and abs(effect.effect) > margin else "inconclusive"
         if expect == "different":
-            if settled:
-                return "reproduced"
-            return "refuted" if small_above and small_below else "inconclusive"
+            return "refuted" if equivalent else "reproduced" if settled else "inconclusive"
         up = (expect == "better") != lower_is_better
-        if settled and (effect.effect > 0) == up:
-            return "reproduced"
-        return "refuted" if (small_above if up else small_below) else "inconclusive"
+        # What is surely too small to matter is refuted, also where it surely is not 0.
+        if small_above if up else small_below:
+            return "refuted"
+        return "reproduced" if settled and (effect.effect > 0) == up else "inconclusive"
 
     # Bits per byte --------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,123 @@
+"""report.html of a study: one file made of results.json; computes nothing."""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pandallm import __version__
+from pandallm.report import study_text as words
+from pandallm.report.charts import without_schema_checks
+from pandallm.report.study_charts import dose_chart, forest_chart
+from pandallm.report.study_words import text
+from pandallm.report.text import LANGUAGES, p_value
+from pandallm.report.write import both
+
+Json = dict[str, Any]
+#: Charts of this many comparisons stay readable.
+MAX_ROWS = 24
+MAX_DOSES = 24
+
+
+def render_study(results: Json) -> str:
+    """The page's HTML. Every name and sentence of the study is escaped."""
+    assets = files("pandallm.report") / "assets"
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.globals.update(t=bilingual, side=words.side, kind=partial(_kind, results))
+    environment.filters.update(
+        value=words.value,
+        effect=words.effect,
+        p=lambda p: "–" if p is None else p_value(p),
+        range=lambda row, kind: words.interval(row, kind, words.effect),
+        span=lambda row, kind: words.interval(row, kind, words.value),
+    )
+    script = (assets / "page.js").read_text(encoding="utf-8") + "page.start(() => {});"
+    confidence = f"{100 * results['confidence']:g}%"
+    with without_schema_checks():
+        forests, doses = _forests(results, confidence), _doses(results)
+    template = environment.from_string((assets / "study.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        results=results,
+        failures=words.failures(results),
+        confidence=confidence,
+        alpha=f"{1 - results['confidence']:.2g}",
+        forests=forests,
+        doses=doses,
+        forgetting=_forgetting(results),
+        sources=words.sources_table(results),
+        markdown=words.study_markdown(results),
+        latex=words.study_latex(results),
+        version=__version__,
+        style=Markup((assets / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def bilingual(key: str, /, **values: Any) -> Markup:
+    """A fixed text in both languages; the page shows one of them. Values are escaped."""
+    return both(text(key, "en", **values), text(key, "zh", **values))
+
+
+def _kind(results: Json, metric: str) -> str:
+    return str(results["metrics"][metric]["kind"])
+
+
+def _forests(results: Json, confidence: str) -> list[Markup]:
+    """The claims as forest plots: one of accuracies, one of bits per byte."""
+    drawn = []
+    for relative, caption in ((False, "forest_accuracy"), (True, "forest_bits")):
+        rows = [
+            c | {"label": f"{c['name']}: {words.side(c['b'])} / {words.side(c['a'])}" if len(c["b"]) > 1 else c["name"]}
+            for c in results["contrasts"]
+            if c["relative"] is relative
+        ]
+        drawn.append(_figure(partial(forest_chart, rows[:MAX_ROWS], relative), caption, confidence=confidence))
+    return [figure for figure in drawn if figure]
+
+
+def _doses(results: Json) -> list[Markup]:
+    """A chart per factor and metric, the primary metric first."""
+    metrics = [results["primary"], *(m for m in results["metrics"] if m != results["primary"])]
+    figures = []
+    for factor in results["factors"]:
+        for metric in metrics:
+            rows = [r for r in results["doses"] if r["factor"] == factor and r["metric"] == metric]
+            draw = partial(dose_chart, rows, _kind(results, metric))
+            figures.append(_figure(draw, "dose_caption", metric=metric, factor=factor))
+    return [figure for figure in figures if figure][:MAX_DOSES]
+
+
+def _forgetting(results: Json) -> Json:
+    """Rows (arm, model) and columns (languages) of the forgetting matrix; a cell says whether it is surely worse or better."""
+    languages = list(dict.fromkeys(r["language"] for r in results["forgetting"]))
+    rows: dict[tuple[str, str], dict[str, Json]] = {}
+    for r in results["forgetting"]:
+        change, sure = r["change"], ""
+        if change and change["low"] is not None:
+            sure = "bad" if change["low"] > 0 else "good" if change["high"] < 0 else ""
+        rows.setdefault((r["arm"], r["model"]), {})[r["language"]] = r | {"sure": sure}
+    return {"languages": languages, "rows": [{"arm": a, "model": m, "cells": cells} for (a, m), cells in rows.items()]}
+
+
+def _figure(draw: Callable[[str], str], caption: str, /, **values: Any) -> Markup:
+    """A chart in both languages with its caption, which is also its description for screen readers."""
+    drawn = {language: draw(language) for language in LANGUAGES}
+    if not all(drawn.values()):
+        return Markup("")
+    parts = [
+        Markup('<div class="chart" data-l="{}" lang="{}" role="img" aria-label="{}">{}</div>').format(
+            language, "zh-CN" if language == "zh" else "en", text(caption, language, **values), Markup(svg)
+        )
+        for language, svg in drawn.items()
+    ]
+    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
+        Markup("").join(parts), bilingual(caption, **values)
+    )

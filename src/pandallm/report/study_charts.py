@@ -1,0 +1,108 @@
+"""Charts of a study: forest plot and dose-response, every seed visible; drawn to static SVG as the others are."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from pandallm.report.charts import FAINT, PALETTE, _clean, _interval_x, _rules, _svg
+from pandallm.report.study_words import text
+
+Json = Mapping[str, Any]
+
+
+def forest_chart(rows: Sequence[Json], relative: bool, language: str) -> str:
+    """Effect and interval of each row (`label`, `effect`, `low`, `high`, `by_seed`), a small ring per seed; empty without effects."""
+    points = [
+        {
+            "row": _clean(row["label"]),
+            "value": 100 * row["effect"],
+            "low": None if row["low"] is None else 100 * row["low"],
+            "high": None if row["high"] is None else 100 * row["high"],
+        }
+        for row in rows
+        if row["effect"] is not None
+    ]
+    if not points:
+        return ""
+    seeds = [
+        {"row": _clean(row["label"]), "value": 100 * d}
+        for row in rows
+        for d in row["by_seed"].values()
+        if row["effect"] is not None and d is not None
+    ]
+    names = [p["row"] for p in points]
+    y = alt.Y("row:N", title=None, scale=alt.Scale(domain=names))
+    x = alt.X(
+        "value:Q", title=text("axis_percent" if relative else "axis_points", language), scale=alt.Scale(zero=True)
+    )
+    base = alt.Chart(alt.Data(values=points))
+    layers = [
+        *_rules([0.0], [1, 0]),
+        base.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        .mark_rule(size=2.5, color=PALETTE[1])
+        .encode(x=_interval_x("low", x), x2="high:Q", y=y),
+        alt.Chart(alt.Data(values=seeds))
+        .mark_point(size=26, filled=False, opacity=0.9, color=FAINT, strokeWidth=1.2, yOffset=9)
+        .encode(x=x, y=y),
+        base.mark_point(size=90, filled=True, opacity=1, color=PALETTE[1]).encode(x=x, y=y),
+    ]
+    return _svg(alt.layer(*layers), height=40 * len(points), labels=names)
+
+
+def dose_chart(rows: Sequence[Json], kind: str, language: str) -> str:
+    """A metric over a factor's levels (`level`, `mean`, `low`, `high`, `by_seed`): a ring per seed, the mean with its interval."""
+    rows = [row for row in rows if row["mean"] is not None]
+    if len(rows) < 2:
+        return ""
+    unit = 100 if kind == "accuracy" else 1
+    numbers = [_number(row["level"]) for row in rows]
+    numeric = None not in numbers
+    levels = [_clean(row["level"]) for row in rows]
+    where: list[Any] = numbers if numeric else levels
+    points = [
+        {
+            "x": at,
+            "value": unit * row["mean"],
+            "low": None if row["low"] is None else unit * row["low"],
+            "high": None if row["high"] is None else unit * row["high"],
+        }
+        for at, row in zip(where, rows)
+    ]
+    seeds = [
+        {"x": at, "value": unit * v, "seed": seed}
+        for at, row in zip(where, rows)
+        for seed, v in row["by_seed"].items()
+        if v is not None
+    ]
+    if numeric:
+        known = [n for n in numbers if n is not None]
+        wide = min(known) > 0 and max(known) >= 16 * min(known)
+        scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=False, padding=14)
+        axis = alt.Axis(values=known, format="~g", labelOverlap="greedy", grid=False)
+        x = alt.X("x:Q", title=None, scale=scale, axis=axis)
+    else:
+        x = alt.X("x:O", title=None, scale=alt.Scale(domain=levels), axis=alt.Axis(labelAngle=0))
+    title = text("axis_accuracy" if kind == "accuracy" else "axis_bits", language)
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    low = alt.Y("low:Q", title=title, scale=alt.Scale(zero=False))
+    base = alt.Chart(alt.Data(values=points))
+    rings = alt.Chart(alt.Data(values=seeds))
+    layers = [
+        # A line per seed: its arms share their base, so they move together.
+        rings.mark_line(color=FAINT, size=0.8, opacity=0.55).encode(x=x, y=y, detail="seed:N"),
+        rings.mark_point(size=30, filled=False, color=FAINT, opacity=0.9, strokeWidth=1.2).encode(x=x, y=y),
+        base.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        .mark_rule(size=2.5, color=PALETTE[1])
+        .encode(x=x, y=low, y2="high:Q"),
+        base.mark_line(color=PALETTE[1], size=2).encode(x=x, y=y),
+        base.mark_point(size=80, filled=True, opacity=1, color=PALETTE[1]).encode(x=x, y=y),
+    ]
+    return _svg(alt.layer(*layers), height=230)
+
+
+def _number(level: str) -> float | None:
+    try:
+        return float(level)
+    except ValueError:
+        return None

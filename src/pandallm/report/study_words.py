@@ -1,0 +1,96 @@
+"""Every fixed sentence of a study's page, in English and Chinese."""
+
+from typing import Any
+
+from pandallm.report.text import LANGUAGES
+
+TEXT: dict[str, tuple[str, str]] = {
+    "study": ("Study report", "研究报告"),
+    "of": (
+        "Recipe {recipe}; {arms} arms, seeds {seeds}",
+        "配方 {recipe}；{arms} 组，随机种子 {seeds}",
+    ),
+    "progress": ("{done} of {total} runs are complete.", "共 {total} 次运行，已完成 {done} 次。"),
+    "unfinished": (
+        "The study is not finished: numbers may still change, and claims are judged on the seeds that are there.",
+        "研究尚未完成：数值仍可能变化，结论仅依据已有的种子。",
+    ),
+    "failed": ("Runs that failed", "失败的运行"),
+    "world": (
+        "The data is the built-in made-up world: the numbers are about the method and say nothing about real Chinese.",
+        "数据来自内置的虚构世界：这些数值只关乎方法，不能说明模型对真实中文的掌握。",
+    ),
+    "claims": ("Claims", "论断"),
+    "claims_note": (
+        "Effects are {b} against {a}: accuracies in points, bits per byte in per cent (lower is better). Intervals are {confidence}, over seeds and "
+        "questions; p is corrected by Holm over the claims. A claim is refuted where the effect is surely too small to matter on the expected side (short of the "
+        "margin), reproduced where it has the expected sign and p is below {alpha}, else inconclusive.",
+        "效应为 {b} 相对 {a}：准确率以百分点计，每字节比特数以百分比计（越低越好）。区间为 {confidence}，涵盖种子与题目；p 值已按 Holm 法对全部论断校正。"
+        "可确信效应在预期方向上小到无关紧要（不及界限）为“否定”；符号与预期一致且 p 小于 {alpha} 为“复现”；其余为“无定论”。",
+    ),
+    "reproduced": ("reproduced", "复现"),
+    "refuted": ("refuted", "否定"),
+    "inconclusive": ("inconclusive", "无定论"),
+    "no_seed": ("no seed has both yet", "尚无种子同时具备两组"),
+    "claim": ("claim", "论断"),
+    "verdict": ("verdict", "结论"),
+    "metric": ("metric", "指标"),
+    "expected": ("expected", "预期"),
+    "better": ("better", "更好"),
+    "worse": ("worse", "更差"),
+    "different": ("different", "有差异"),
+    "same": ("the same", "相同"),
+    "effect": ("effect", "效应"),
+    "interval": ("interval", "区间"),
+    "p_holm": ("p (Holm)", "p（Holm）"),
+    "seeds": ("seeds", "种子"),
+    "finds": ("finds", "可发现"),
+    "against": ("{b} against {a}", "{b} 对比 {a}"),
+    "forest_accuracy": (
+        "Effects on accuracy: dot and {confidence} interval, a ring for every seed. Right of 0: the first-named side is better.",
+        "对准确率的效应：点与 {confidence} 区间，每个种子一个小圈。0 右侧表示先列的一方更好。",
+    ),
+    "forest_bits": (
+        "Effects on bits per byte: dot and {confidence} interval, a ring for every seed. Left of 0: the first-named side is better.",
+        "对每字节比特数的效应：点与 {confidence} 区间，每个种子一个小圈。0 左侧表示先列的一方更好。",
+    ),
+    "doses": ("Dose and response", "剂量与反应"),
+    "doses_note": (
+        "Each metric at every level: a ring and a thin line for every seed, the mean with its {confidence} interval over seeds. The seeds' lines tell more "
+        "than the intervals: arms of one seed share what they do not change.",
+        "各水平上的指标：每个种子一个小圈和一条细线，均值附 {confidence} 区间（跨种子）。细线比区间更能说明问题：同一种子的各组共享未改动的部分。",
+    ),
+    "dose_caption": ("{metric} over {factor}.", "{metric} 随 {factor} 的变化。"),
+    "arms": ("Arms", "各组"),
+    "arm": ("arm", "组"),
+    "model": ("model", "模型"),
+    "effects": ("Effects of every level", "各水平的效应"),
+    "effects_note": (
+        "Every level against its factor's baseline on every metric; p corrected by Holm within a metric. These were not claimed beforehand: read them as "
+        "hints.",
+        "每个水平与该因素基线在各指标上的比较；p 值在每个指标内按 Holm 法校正。这些比较并非事先提出，仅供参考。",
+    ),
+    "forgetting": ("Forgetting", "遗忘"),
+    "forgetting_note": (
+        "Bits per byte of held-out text after each stage, by language; the change is against the arm's first model. Red: surely worse; green: surely better.",
+        "各阶段之后留出文本的每字节比特数，按语言列出；变化相对于该组的第一个模型。红色：确实变差；绿色：确实变好。",
+    ),
+    "sources": ("Bits per byte by source", "各来源的每字节比特数"),
+    "sources_note": ("Of each arm's last model, mean over seeds.", "各组最后一个模型，跨种子均值。"),
+    "corpus": ("corpus", "语料"),
+    "source": ("source", "来源"),
+    "language": ("language", "语言"),
+    "change": ("change", "变化"),
+    "paste": ("Tables to paste", "可粘贴的表格"),
+    "notes": ("Notes", "说明"),
+    "axis_points": ("points of accuracy", "准确率（百分点）"),
+    "axis_percent": ("change of bits per byte, %", "每字节比特数的变化（%）"),
+    "axis_accuracy": ("accuracy, %", "准确率（%）"),
+    "axis_bits": ("bits per byte", "每字节比特数"),
+    "made": ("Made by pandallm {version} from results.json.", "由 pandallm {version} 根据 results.json 生成。"),
+}
+
+
+def text(key: str, language: str, /, **values: Any) -> str:
+    """A fixed text in one language, its {holes} filled."""
+    return TEXT[key][LANGUAGES.index(language)].format(**values) if values else TEXT[key][LANGUAGES.index(language)]

@@ -1,0 +1,95 @@
+"""A study's page and tables."""
+
+import re
+from pathlib import Path
+
+import altair as alt
+import pytest
+
+from pandallm.report.study import render_study
+from pandallm.report.study_charts import dose_chart, forest_chart
+from pandallm.report.study_text import claim_sentences, effect, study_latex, study_markdown, value
+from pandallm.report.study_words import TEXT
+from pandallm.study.results import compute_results
+from tests.study.fake import contrast, fake_study
+
+HOSTILE = '<script>alert("x")</script>|$\\'
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    folder = fake_study(
+        tmp_path_factory.mktemp("study"),
+        lambda level, seed: {"1": 0.4, "10": 0.5, "100": 0.6}[level] + 0.005 * (seed % 2) * (level != "1"),
+        lambda level, seed: {"1": 1.0, "10": 0.9, "100": 0.8}[level] * (1 + 0.01 * seed),
+        levels=("1", "10", "100"),
+        contrasts={
+            "more": contrast("1", "100", "better", claim=HOSTILE),
+            "bits": contrast("1", "10", "better", "chinese", claim="fewer bits"),
+        },
+        failed=(("10", 4),),
+    )
+    return compute_results(folder)
+
+
+def test_numbers_as_they_are_written() -> None:
+    assert (value(0.1234, "accuracy"), value(1.23456, "bits_per_byte"), value(None, "accuracy")) == (
+        "12.3",
+        "1.235",
+        "–",
+    )
+    assert (effect(-0.0123, "accuracy"), effect(0.00456, "bits"), effect(None, "bits")) == ("-1.2", "+0.46 %", "–")
+
+
+def test_markdown_and_latex_say_what_the_results_say(results: dict) -> None:
+    text = study_markdown(results)
+    assert "14 of 15 runs are complete (1 failed)." in text
+    assert "- Failed: dose-10, seed 4: it broke" in text
+    more = results["contrasts"][0]
+    assert f"| {effect(more['effect'], 'accuracy')} |" in text
+    assert "<script>" not in text
+    assert r"\<script\>" in text
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert line.endswith("|")
+    latex = study_latex(results)
+    assert latex.count(r"\begin{tabular}") == 2
+    assert r"\$\textbackslash{}" in latex
+    sentences = claim_sentences(results)
+    assert sentences[1].startswith("bits: fewer bits: reproduced. dose 10 against dose 1 on chinese: -10.0")
+
+
+def test_the_page_is_one_file_with_everything_and_nothing_from_the_data_as_markup(results: dict) -> None:
+    page = render_study(results)
+    assert page.count("<script>") == 1, "the page's own"
+    assert "&lt;script&gt;alert" in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert page.count("<svg") == 2 * (2 + 2), "two forests, two doses, each in two languages"
+    assert "dose-10, seed 4: it broke" in page
+    assert 'class="good"' in page
+    for key in ("claims", "doses", "forgetting"):
+        assert TEXT[key][0] in page
+        assert TEXT[key][1] in page
+    assert len(page) < 3_000_000
+
+
+def test_every_seed_is_drawn(results: dict) -> None:
+    with alt.utils.schemapi.debug_mode(True):
+        rows = [r for r in results["doses"] if r["metric"] == "facts"]
+        svg = dose_chart(rows, "accuracy", "en")
+        assert svg.count("<path") >= 5 + 4 + 5 + 3
+        assert ">100</text>" in svg
+        words = [r | {"level": f"level {r['level']}"} for r in rows]
+        assert "level 10" in dose_chart(words, "accuracy", "zh")
+        forest = forest_chart([c | {"label": c["name"]} for c in results["contrasts"][:1]], False, "en")
+        assert forest.count("<path") >= 5
+    assert dose_chart(rows[:1], "accuracy", "en") == ""
+    assert forest_chart([], True, "en") == ""
+    assert forest_chart([{"label": "x", "effect": None, "low": None, "high": None, "by_seed": {}}], True, "en") == ""
+
+
+def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path, lambda a, b: 0.5, lambda a, b: 1.0, seeds=1, failed=(("low", 1), ("high", 1)))
+    page = render_study(compute_results(folder))
+    assert TEXT["no_seed"][0] in page
+    assert TEXT["unfinished"][1] in page

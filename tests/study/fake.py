@@ -1,0 +1,127 @@
+"""Study folders with made-up results: the files that a study's runs leave, without the runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pandallm.pipeline.run_folder import write_parquet
+from pandallm.store import write_json, write_jsonl
+from pandallm.study.folder import made_by
+
+ACCURACY = {
+    "kind": "accuracy",
+    "tasks": ["facts"],
+    "prompts": "all",
+    "group": None,
+    "method": "likelihood",
+    "model": "last",
+}
+BITS = {"kind": "bits_per_byte", "corpus": None, "source": None, "language": "zh", "model": "last"}
+
+
+def fake_study(
+    folder: Path,
+    right: Callable[[str, int], float],
+    bits: Callable[[str, int], float],
+    *,
+    levels: tuple[str, ...] = ("low", "high"),
+    contrasts: dict[str, Any] | None = None,
+    seeds: int = 5,
+    questions: int = 200,
+    name: str = "fake",
+    own_questions: bool = True,
+    failed: tuple[tuple[str, int], ...] = (),
+    claim: str = "more is better",
+) -> Path:
+    """A study of one factor `dose`; `right(level, seed)` is an arm's accuracy, `bits(level, seed)` its bits per byte of Chinese."""
+    arms = [
+        {
+            "name": f"dose-{level}",
+            "levels": {"dose": level},
+            "digest": level,
+            "models": ["base", "tuned"],
+            "shots": 0,
+            "chat": False,
+        }
+        for level in levels
+    ]
+    write_json(
+        folder / "study.json",
+        {
+            "name": name,
+            "description": "made up",
+            "recipe": "microworld",
+            "confidence": 0.95,
+            "margin": {"accuracy": 0.02, "bits_per_byte": 0.01},
+            "seeds": list(range(1, seeds + 1)),
+            "own_questions": own_questions,
+            "factors": {"dose": {"kind": "field", "levels": list(levels), "baseline": levels[0]}},
+            "metrics": {"facts": ACCURACY, "chinese": BITS},
+            "primary": "facts",
+            "contrasts": contrasts
+            if contrasts is not None
+            else {"more": contrast(levels[0], levels[-1], "better", claim=claim)},
+            "arms": arms,
+        },
+    )
+    for arm in arms:
+        level = str(arm["levels"]["dose"])  # type: ignore[index]
+        for seed in range(1, seeds + 1):
+            run = folder / "arms" / f"{arm['name']}-seed{seed}"
+            state = "failed" if (level, seed) in failed else "complete"
+            error = "it broke" if state == "failed" else None
+            write_json(
+                run / "outcome.json",
+                {"state": state, "error": error, "seconds": 1.0, "digest": level, "made_by": made_by()},
+            )
+            if state == "failed":
+                continue
+            write_json(run / "scores.json", {})
+            # Each seed's answers are drawn once and thresholded, so that arms of one seed are paired.
+            draws = np.random.default_rng([7, seed if own_questions else 0]).random(questions)
+            rows = [
+                {
+                    "model": model,
+                    "task": "facts",
+                    "prompt": "plain",
+                    "method": "likelihood",
+                    "shots": 0,
+                    "chat": False,
+                    "order": 0,
+                    "id": f"q{i}",
+                    "cluster": f"c{i // 2}",
+                    "group": "",
+                    "correct": bool(draws[i] < (right(level, seed) if model == "tuned" else 0.25)),
+                }
+                for model in ("base", "tuned")
+                for i in range(questions)
+            ]
+            write_parquet(run / "rows.parquet", rows)
+            write_jsonl(
+                run / "bits_per_byte.jsonl",
+                [
+                    {
+                        "model": model,
+                        "corpus": "chinese",
+                        "source": "wiki",
+                        "language": language,
+                        "id": f"d{i}",
+                        "bits": 100 * (bits(level, seed) if model == "tuned" and language == "zh" else 2.0),
+                        "bytes": 100,
+                        "tokens": 50,
+                    }
+                    for model in ("base", "tuned")
+                    for language in ("zh", "en")
+                    for i in range(4)
+                ],
+            )
+    return folder
+
+
+def contrast(
+    a: str, b: str, expect: str, metric: str | None = None, claim: str = "", margin: float | None = None
+) -> dict[str, Any]:
+    """A contrast of the factor `dose`."""
+    return {"claim": claim, "factor": "dose", "a": a, "b": b, "expect": expect, "metric": metric, "margin": margin}
