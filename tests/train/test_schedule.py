@@ -1,9 +1,15 @@
-"""Schedules, by hand."""
+"""Schedules, by hand and against golden rates of transformers' schedulers."""
+
+from pathlib import Path
 
 import pytest
 
+from pandallm.store import read_json
+
 from pandallm.train.schedule import learning_rate, warmup_steps
 from pandallm.train.spec import OptimizerSpec
+
+GOLDEN = read_json(Path(__file__).parents[1] / "golden" / "learning_rates.json")
 
 
 def rates(steps: int, **settings: object) -> list[float]:
@@ -26,19 +32,35 @@ def test_warmup_as_share_and_as_steps() -> None:
     assert rates(3, warmup=5) == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_equal_to_transformers_after_warmup(schedule: str) -> None:
+@pytest.mark.parametrize("case", sorted(GOLDEN["cases"]))
+def test_the_rates_of_transformers_schedulers(case: str) -> None:
+    """Step by step after warm-up; within it theirs is a step behind, as their first step has rate 0."""
+    given, warm, steps = GOLDEN["cases"][case], GOLDEN["warmup"], GOLDEN["steps"]
+    spec = OptimizerSpec.model_validate({"lr": GOLDEN["lr"], "warmup": warm, **given["ours"]})
+    ours, theirs = [learning_rate(spec, s, steps) for s in range(steps)], given["rates"]
+    assert len(theirs) == steps
+    assert ours[warm:] == pytest.approx(theirs[warm:], rel=1e-12)
+    assert ours[:warm] == pytest.approx(theirs[1 : warm + 1], rel=1e-12)
+
+
+@pytest.mark.parametrize("case", sorted(GOLDEN["cases"]))
+def test_the_golden_rates_are_transformers(case: str) -> None:
     import torch
     from transformers import get_scheduler
 
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = get_scheduler(schedule, optimizer, num_warmup_steps=3, num_training_steps=20)
-    values = []
-    for _ in range(20):
-        values.append(theirs.get_last_lr()[0])
+    given = GOLDEN["cases"][case]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=GOLDEN["lr"])
+    theirs = get_scheduler(
+        given["theirs"],
+        optimizer,
+        num_warmup_steps=GOLDEN["warmup"],
+        num_training_steps=GOLDEN["steps"],
+        scheduler_specific_kwargs=given["arguments"],
+    )
+    for rate in given["rates"]:
+        assert theirs.get_last_lr()[0] == pytest.approx(rate, rel=1e-12)
         optimizer.step()
         theirs.step()
-    assert rates(20, schedule=schedule, warmup=3)[3:] == pytest.approx(values[3:])
 
 
 def test_a_schedule_made_for_another_length() -> None:
