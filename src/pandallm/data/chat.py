@@ -5,7 +5,7 @@ that the template spells are special tokens, those that a content spells are tex
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pandallm.data.spec import ChatTemplateName
+from pandallm.data.tokenize import calls, load_tokenizer, tokenizer_facts
 from pandallm.errors import BadInput
 from pandallm.store import digest_json, read_json
 
@@ -62,8 +63,6 @@ def open_template(name: str, folder: Path) -> ChatTemplate:
     to the template, so that training, chat, evaluation and servers read the same. Raises BadInput where the base has no template,
     the vocabulary lacks a special token, or the template cannot be cut.
     """
-    from pandallm.data.tokenize import load_tokenizer, tokenizer_facts
-
     if name == "base":
         text = _own_template(folder)
     elif name in NAMED:
@@ -362,26 +361,41 @@ class ChatEncoder:
 
     def encode(self, segments: Sequence[Segment]) -> list[list[int]]:
         """Token ids of each segment of one dialogue, in order."""
-        out = []
-        for i, segment in enumerate(segments):
-            inside = self._inside and i > 0
-            if inside and self._fresh:  # a special token begins a text anew
-                inside = not (segments[i - 1].special and self._ends_special.search(segments[i - 1].text))
-            if segment.special:
-                key = segment.text, inside
-                if key not in self._cache:
-                    self._cache[key] = self._cut(self._parsed, segment.text, inside)
-                out.append(self._cache[key])
-            else:
-                out.append(self._cut(self._plain, segment.text, inside))
-        return out
+        return self.encode_all([segments])[0]
 
-    def _cut(self, encode: Any, text: str, inside: bool) -> list[int]:
-        if inside:
-            ids: list[int] = encode("\n" + text)
-            if ids[: len(self._break)] == self._break:
-                return ids[len(self._break) :]
-        return list(encode(text))
+    def encode_all(self, dialogues: Sequence[Sequence[Segment]]) -> list[list[list[int]]]:
+        """Token ids of each segment of each dialogue; the contents of all go to the tokenizer together."""
+        places = [(s, self._is_inside(segments, i)) for segments in dialogues for i, s in enumerate(segments)]
+        contents = [("\n" + s.text if inside else s.text) for s, inside in places if not s.special]
+        found = (e.ids for part in calls(contents) for e in self._batch(contents[part]))
+        ids = iter(
+            [self._template_ids(s.text, inside) if s.special else self._off(found, s, inside) for s, inside in places]
+        )
+        return [[next(ids) for _ in segments] for segments in dialogues]
+
+    def _is_inside(self, segments: Sequence[Segment], i: int) -> bool:
+        """Whether a segment's tokens are those of the middle of a text."""
+        if not self._inside or i == 0:
+            return False
+        before = segments[i - 1]  # a special token may begin a text anew
+        return not (self._fresh and before.special and self._ends_special.search(before.text))
+
+    def _batch(self, texts: list[str]) -> list[Any]:
+        self.tokenizer.encode_special_tokens = True  # template texts in between are parsed
+        return list(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+
+    def _off(self, found: Iterator[list[int]], segment: Segment, inside: bool) -> list[int]:
+        ids = next(found)
+        if not inside:
+            return ids
+        return ids[len(self._break) :] if ids[: len(self._break)] == self._break else self._plain(segment.text)
+
+    def _template_ids(self, text: str, inside: bool) -> list[int]:
+        if (text, inside) not in self._cache:
+            ids = self._parsed("\n" + text if inside else text)
+            good = inside and ids[: len(self._break)] == self._break
+            self._cache[text, inside] = ids[len(self._break) :] if good else self._parsed(text)
+        return self._cache[text, inside]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a dialogue up to where the assistant is to answer."""

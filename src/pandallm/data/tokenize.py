@@ -161,7 +161,7 @@ def tokenize_turns(tokenizer: "Tokenizer", turns: "pa.ListArray", facts: Tokeniz
         bos[(ends - counts)[counts > 0]] = True
     ids, turn_ends = array("I"), []
     begins, closes = bos.tolist(), eos.tolist()
-    for part in _calls(texts):
+    for part in calls(texts):
         encodings = tokenizer.encode_batch_fast(texts[part], add_special_tokens=False)
         for encoding, first_turn, last_turn in zip(encodings, begins[part], closes[part], strict=True):
             if first_turn:
@@ -205,7 +205,7 @@ def _joined(turns: "pa.ListArray") -> "pa.ListArray":
     return pa.array(examples, turns.type)
 
 
-def _calls(texts: list[str]) -> Iterator[slice]:
+def calls(texts: list[str]) -> Iterator[slice]:
     """The texts cut into what one call of the tokenizer gets."""
     start, chars = 0, 0
     for i, text in enumerate(texts):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandallm.data.chat import ChatEncoder
+from pandallm.data.chat import ChatEncoder, Segment
 from pandallm.data.tokenize import EXAMPLES, RUNS, TokenBatch, TokenizerFacts
 from pandallm.errors import BadInput
 
@@ -43,33 +43,48 @@ def tokenize_dialogues(
 
     Raises BadInput, naming the example, for a dialogue that the template cannot write.
     """
-    tokens, lengths, flags, counts, plain = array("I"), list[int](), list[bool](), list[int](), list[bool]()
-    for name, example in zip(ids, turns.to_pylist(), strict=True):
-        document = all(turn["train"] for turn in example)
-        stretches: list[tuple[list[int], bool]] = []
+    examples = turns.to_pylist()
+    documents = [all(turn["train"] for turn in example) for example in examples]
+    dialogues = [
+        _segments(encoder, name, example)
+        for name, example, document in zip(ids, examples, documents, strict=True)
+        if not document
+    ]
+    encoded = zip(dialogues, encoder.encode_all(dialogues), strict=True)
+    tokens, lengths, flags, counts = array("I"), list[int](), list[bool](), list[int]()
+    for example, document in zip(examples, documents, strict=True):
         if document:
-            if facts.bos_id is not None:
-                stretches.append(([facts.bos_id], False))
-            texts = [turn["text"] for turn in example]
-            stretches += [(e.ids, True) for e in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-            stretches.append(([facts.eos_id], True))
+            stretches = _document(encoder, example, facts)
         else:
-            try:
-                segments = encoder.segments(messages_of(example))
-            except BadInput as e:
-                told = f"Example {name} cannot be written with chat template {encoder.template.name}: {e}"
-                raise BadInput(f"{told.rstrip('.')}; see it with `panda data show RECIPE --id {name}`.") from None
-            stretches = list(zip(encoder.encode(segments), (s.trained for s in segments), strict=True))
+            segments, parts = next(encoded)
+            stretches = [(part, s.trained) for part, s in zip(parts, segments, strict=True)]
         for stretch, _ in stretches:
             tokens.fromlist(stretch)
         lengths += [len(stretch) for stretch, _ in stretches]
         flags += [trained for _, trained in stretches]
         counts.append(len(stretches))
-        plain.append(document)
     runs = np.empty(len(lengths), RUNS)
     runs["tokens"], runs["trained"] = lengths, flags
-    examples = np.zeros(len(counts), EXAMPLES)
-    owner = np.repeat(np.arange(len(counts)), counts)
-    examples["runs"], examples["plain"] = counts, plain
-    examples["tokens"] = np.bincount(owner, lengths, len(counts))
-    return TokenBatch(np.frombuffer(tokens, np.uint32), runs, examples)
+    of = np.zeros(len(counts), EXAMPLES)
+    of["runs"], of["plain"] = counts, documents
+    of["tokens"] = np.bincount(np.repeat(np.arange(len(counts)), counts), lengths, len(counts))
+    return TokenBatch(np.frombuffer(tokens, np.uint32), runs, of)
+
+
+def _segments(encoder: ChatEncoder, name: str, example: Sequence[Mapping[str, Any]]) -> list[Segment]:
+    try:
+        return encoder.segments(messages_of(example))
+    except BadInput as e:
+        told = f"Example {name} cannot be written with chat template {encoder.template.name}: {e}"
+        raise BadInput(f"{told.rstrip('.')}; see it with `panda data show RECIPE --id {name}`.") from None
+
+
+def _document(
+    encoder: ChatEncoder, example: Sequence[Mapping[str, Any]], facts: TokenizerFacts
+) -> list[tuple[list[int], bool]]:
+    """(token ids, whether they are trained) of a plain document: BOS, its text, EOS."""
+    encoder.tokenizer.encode_special_tokens = True
+    texts = [turn["text"] for turn in example]
+    parts = [(e.ids, True) for e in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    begin = [([facts.bos_id], False)] if facts.bos_id is not None else []
+    return [*begin, *parts, ([facts.eos_id], True)]
