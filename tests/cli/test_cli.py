@@ -79,6 +79,7 @@ def test_help_is_quick_to_import_and_shows_an_example_per_verb(capsys: pytest.Ca
         "check",
         "schema",
         "diff",
+        "plan",
         "train",
         "data build",
         "data show",

@@ -53,6 +53,14 @@ def _parse(text: str, where: str) -> dict[str, DeviceSpec]:
     return table
 
 
+def device_of_gpu(name: str, table: dict[str, DeviceSpec]) -> str | None:
+    """The table's name of a GPU that its driver calls `NVIDIA A100-SXM4-80GB`; the smallest of several sizes where it says none."""
+    words = re.split(r"[\s-]+", name.upper().replace("RTX ", "RTX"))
+    known = sorted((k for k in table if k.upper().split("-")[0] in words), key=lambda k: table[k].memory_gb)
+    sized = [k for k in known if f"{k.upper().rpartition('-')[2]}B" in words]
+    return next(iter(sized or known), None)
+
+
 def parse_devices(text: str, table: dict[str, DeviceSpec]) -> tuple[int, str, DeviceSpec]:
     """`16xA100-80G` or `A100-80G`: how many, name, numbers. Raises BadInput for an unknown name, with the nearest one."""
     match = re.fullmatch(r"(?:([1-9][0-9]*)x)?(.+)", text.strip())

@@ -3,6 +3,7 @@
 A: heads, K: key-value heads, H: head size, D: width, F: MLP width, L: layers, V: rows of the embedding, T: context length in tokens.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -169,3 +170,28 @@ def shape_of_model(model: str, shape: ShapeSpec | None = None) -> ModelShape:
     if config := by_name.get(model.lower()):
         return shape_of_config(config, f"known.yaml: {model}")
     raise BadInput(f"The config of base.model {model} is not at hand; give base.shape with {_NEEDED}.")
+
+
+#: Tokens that Chinese text takes after so many new pieces, as a share of those before: measured with SmolLM2 (docs/vocabulary.md).
+_EXTENDED = ((0, 1.0), (1_000, 0.625), (2_000, 0.544), (4_000, 0.482), (8_000, 0.436))
+
+
+def tokens_per_byte(vocab_size: int, new_pieces: int = 0) -> dict[str, float]:
+    """Tokens per UTF-8 byte by language (zh, en, other) for a vocabulary of so many tokens, as the shipped table says.
+
+    new_pieces: Chinese pieces that base.extend adds.
+    """
+    text = (resources.files("pandallm.model") / "tokens_per_byte.yaml").read_text(encoding="utf-8")
+    table: dict[int, dict[str, float]] = yaml.safe_load(text)
+    nearest = min((size for size in table if size), key=lambda size: abs(size - vocab_size))
+    found = table[nearest if abs(nearest - vocab_size) <= 0.02 * vocab_size else 0]
+    found = {"other": table[0]["other"], **found}
+    return {**found, "zh": found["zh"] * extended_share(new_pieces)}
+
+
+def extended_share(new_pieces: int) -> float:
+    """Tokens of Chinese text with so many new pieces, as a share of those without; between measured sizes along a line."""
+    for (below, a), (above, b) in itertools.pairwise(_EXTENDED):
+        if new_pieces <= above:
+            return a + (b - a) * (new_pieces - below) / (above - below)
+    return _EXTENDED[-1][1]

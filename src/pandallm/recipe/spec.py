@@ -38,7 +38,7 @@ class BaseSpec(Spec):
     gguf: GgufSpec | None = None
     scratch: ScratchSpec | None = None
     extend: ExtendSpec | None = None
-    shape: ShapeSpec | None = None  # where the model's config cannot be read; nothing reads it yet
+    shape: ShapeSpec | None = None  # for `panda plan`, where the model's config cannot be read
 
     @model_validator(mode="after")
     def _one_origin(self) -> "BaseSpec":

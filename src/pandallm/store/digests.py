@@ -41,6 +41,12 @@ class FileDigests:
             write_json(self._path, {**self._read(), **new})
         return digests
 
+    def unknown(self, files: Sequence[Path]) -> list[Path]:
+        """Those files that `of` would have to read. Raises OSError for a file that is not there."""
+        known = self._read()
+        entries = [(file, known.get(str(file.absolute()))) for file in files]
+        return [file for file, entry in entries if not entry or tuple(entry[:3]) != _stat(file)]
+
     def _read(self) -> dict[str, list[int | str]]:
         try:
             return dict(read_json(self._path))

@@ -1,0 +1,164 @@
+"""What of a recipe the store holds already: the real keys, looked up and never made."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pandallm.errors import BadInput, PandaError
+from pandallm.pipeline.corpora import pack, source_files
+from pandallm.pipeline.graph import stage_graph
+from pandallm.pipeline.plan.hours import gpus_here, has_bfloat16
+from pandallm.pipeline.run import VERSIONS, Run
+from pandallm.progress import Progress
+from pandallm.recipe.spec import Recipe
+from pandallm.store import Artifact, FileDigests, Store, Work
+from pandallm.train.spec import TrainSpec
+
+#: A plan reads at most so many bytes of files whose digests are not known; larger ones count as not built.
+READ_BYTES = 256 << 20
+
+
+class _Missing(Exception):
+    """A stage that the store lacks."""
+
+
+class StoredStages(Run):
+    """A run that only looks. `found`: name of each stage that the store holds -> artifact."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        # How many processes train is not in a key, and asking for GPUs would need torch.
+        runtime = recipe.runtime.model_copy(update={"gpus": None, "processes": None})
+        super().__init__(recipe.model_copy(update={"runtime": runtime}))
+        self.found: dict[str, Artifact] = {}
+        self.packs: dict[str, Artifact] = {}
+        self.models: dict[str, tuple[Path, str]] = {}
+        if self.store.root.is_dir():
+            self._look()
+
+    def stage(
+        self,
+        name: str,
+        kind: str,
+        settings: Any,
+        inputs: Mapping[str, str],
+        make: Callable[[Work, Progress], Mapping[str, Any] | None],
+        *,
+        cost: float = 0.0,
+        resumes: bool = False,
+    ) -> Artifact:
+        artifact = self.store.find(Store.key(kind, VERSIONS[kind], settings, inputs))
+        if artifact is not None:
+            self.found[name] = artifact
+            return artifact
+        if kind in ("evaluate", "delta"):  # nothing depends on them
+            return Artifact("", Path(), "", {"facts": {}})
+        raise _Missing(name)
+
+    def plans(self) -> dict[str, tuple[TrainSpec, str, str | None]]:
+        """As a run's, without torch: `auto` is resolved by what this machine says of itself."""
+        plans: dict[str, tuple[TrainSpec, str, str | None]] = {}
+        if scratch := self.recipe.base.scratch:
+            plans["base"] = (scratch.train, scratch.train.corpus, None)
+        for name, stage in self.recipe.stages.items():
+            plans[name] = (stage, stage.corpus, stage.from_)
+        gpu = self.recipe.runtime.device != "cpu" and bool(gpus_here())
+        auto = "bfloat16" if gpu or has_bfloat16() else "float32"
+        return {
+            name: (spec.model_copy(update={"dtype": auto}) if spec.dtype == "auto" else spec, corpus, origin)
+            for name, (spec, corpus, origin) in plans.items()
+        }
+
+    def _write_manifest(self, state: str) -> None:
+        pass
+
+    def start_folder(self) -> Path | None:
+        """The model that training starts from, where it is there."""
+        return self._start[0] if hasattr(self, "_start") else None
+
+    def _look(self) -> None:
+        recipe = self.recipe
+        corpora = [c for c in recipe.corpora if self._try(lambda c=c: self._corpus(c))]  # type: ignore[misc]
+        if self._base_is_small():
+            self._try(self.start)
+        if not hasattr(self, "_start"):
+            return
+        self.models = {} if recipe.base.scratch else {"base": self.start()}
+        if recipe.base.extend:
+            self.models["original"] = self.original()
+        for name, (spec, corpus, origin) in self.plans().items():
+            if corpus in corpora and self._try(lambda n=name, s=spec, c=corpus: self._pack(n, s, c)):  # type: ignore[misc]
+                start = self.models.get(origin) if origin else self.start()
+                if start is not None:
+                    self._try(lambda n=name, s=spec, c=corpus, a=start: self._train(n, s, c, a))  # type: ignore[misc]
+        if recipe.evaluate and all(m in self.models for m in recipe.evaluate.models):
+            self._try(self._evaluation)
+        r = recipe.release
+        if r and r.base in self.models and r.target in self.models:
+            from pandallm.pipeline.release import release
+
+            self._try(lambda: release(self, self.models))
+
+    def _try(self, look: Callable[[], Any]) -> bool:
+        try:
+            look()
+        except (_Missing, PandaError, OSError):
+            return False
+        return True
+
+    def _corpus(self, name: str) -> None:
+        files = [f for s in self.recipe.corpora[name].sources for f in self._files(name, s)]
+        unknown = FileDigests(self.store.root / "file_digests.json").unknown(files)
+        if sum(f.stat().st_size for f in unknown) > READ_BYTES:
+            raise _Missing(name)
+        self.corpus(name)
+
+    def _files(self, corpus: str, source: str) -> list[Path]:
+        if self.recipe.corpora[corpus].sources[source].dataset:
+            return []
+        return source_files(self.recipe, corpus, source, self.variables())
+
+    def _base_is_small(self) -> bool:
+        """Whether a base of this machine may be read whole to know whether it was imported."""
+        base = self.recipe.base
+        if base.gguf:
+            from pandallm.model.gguf import find_gguf
+
+            try:
+                return find_gguf(base.gguf).stat().st_size <= 4 * READ_BYTES
+            except BadInput:
+                return False
+        folder = Path(base.model or "")
+        if not base.model or not folder.is_dir():
+            return True
+        return sum(f.stat().st_size for f in folder.glob("*") if f.is_file()) <= 4 * READ_BYTES
+
+    def _pack(self, name: str, spec: TrainSpec, corpus: str) -> None:
+        self.packs[name] = pack(self, name, spec, corpus)
+
+    def _train(self, name: str, spec: TrainSpec, corpus: str, start: tuple[Path, str]) -> None:
+        from pandallm.pipeline.held_out import held_out
+
+        watched = held_out(self, name, spec, corpus)
+        self.models[name] = self.train(name, spec, self.packs[name], start, 0.0, watched)
+
+    def _evaluation(self) -> None:
+        from pandallm.pipeline.evaluation import evaluate_all
+
+        evaluate_all(self, self.models, 0.0)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every stage of the recipe in order: {"name", "kind", "cached", "bytes", "seconds"}; the last two are None where it will run."""
+        rows = []
+        for node in stage_graph(self.recipe):
+            artifact = self.found.get(node.name)
+            files = artifact.manifest["files"].values() if artifact else ()
+            rows.append(
+                {
+                    "name": node.name,
+                    "kind": node.kind,
+                    "cached": artifact is not None,
+                    "bytes": sum(f["bytes"] for f in files) if artifact else None,
+                    "seconds": artifact.manifest["seconds"] if artifact else None,
+                }
+            )
+        return rows
