@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from pandallm.store import read_json
-
 from pandallm.train.schedule import learning_rate, warmup_steps
 from pandallm.train.spec import OptimizerSpec
 
