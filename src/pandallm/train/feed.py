@@ -78,9 +78,14 @@ def _on_device(value: Any, device: Any) -> Any:
     return value
 
 
+def _use(device: Any) -> None:
+    if device.type == "cuda":  # which GPU is the current one is each thread's own affair; not run on several GPUs yet
+        torch.cuda.set_device(device)
+
+
 def shares(packs: Any, first: int, micro_batch_tokens: int, world: World) -> Generator[Share, None, None]:
     """The shares of step `first` and all that follow; the next one is made in a thread while a step is computed."""
-    with ThreadPoolExecutor(1, thread_name_prefix="feed") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="feed", initializer=_use, initargs=(world.device,)) as pool:
 
         def ahead(step: int) -> "Future[Share] | None":
             return pool.submit(step_share, packs, step, micro_batch_tokens, world) if step < packs.steps else None
