@@ -50,6 +50,7 @@ def panda(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["train", "microworld", "pretrian"], "so no corpus was built yet; run `panda data build microworld` first"),
         (["delta", "apply", "nowhere", "nodelta", "out"], "no"),
         (["study", "plan", "nowhere.yaml"], "nowhere.yaml does not exist."),
+        (["study", "run", "nowhere.yaml", "--seeds", "1"], "nowhere.yaml does not exist."),
         (["study", "report", "nowhere"], "nowhere is no study's folder"),
     ],
 )

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from pandallm.errors import Busy
+from pandallm.errors import Busy, PandaError
 from pandallm.pipeline.graph import stage_keys
-from pandallm.store import read_json, read_jsonl
+from pandallm.store import read_json, read_jsonl, write_json
 from pandallm.study.arms import make_arms
 from pandallm.study.folder import Job, all_jobs, outcome, write_study
 from pandallm.study.load import StudyFile
 from pandallm.study.report import write_study_report
 from pandallm.study.run import Summary, run_study
+from pandallm.study.verify import verify_study
 from pandallm.study.workers import Shared
 from tests.study.studies import SMALL, study
 
@@ -186,3 +187,16 @@ def test_work_in_other_hands_is_left_for_later(tmp_path: Path, monkeypatch: pyte
     summary = run_study(jobs)
     assert summary.done == 4
     assert tried == [*(j.name for j in jobs), jobs[0].name]
+
+
+def test_verify_rebuilds_a_study_and_notices_a_changed_number(finished: tuple[Path, StudyFile, Summary]) -> None:
+    folder = finished[0] / "runs" / "small"
+    write_study_report(folder)
+    facts = verify_study(folder)
+    assert (facts["runs"], facts["rows"] > 0, facts["numbers"] > 100) == (4, True, True)
+    results = read_json(folder / "results.json")
+    results["contrasts"][0]["effect"] += 0.01
+    write_json(folder / "results.json", results)
+    with pytest.raises(PandaError, match=r"contrasts.*effect"):
+        verify_study(folder)
+    write_study_report(folder)

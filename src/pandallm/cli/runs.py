@@ -109,7 +109,9 @@ def report(
 def verify(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="a run folder, a release, or a folder of panda eval --out or panda compare"),
+        typer.Argument(
+            metavar="RUN", help="a run folder, a study's, a release, or a folder of panda eval --out or panda compare"
+        ),
     ],
     base: Annotated[
         str | None, typer.Option(help="of a release that holds a delta: the base's folder or hub id, to apply it")
@@ -123,6 +125,7 @@ def verify(
     """
     from pandallm.pipeline.verify_compare import verify_folder
     from pandallm.pipeline.verify_release import is_release, verify_release
+    from pandallm.study.verify import is_study_folder, verify_study
 
     if is_release(folder):
         from pandallm.release.fetch import locate
@@ -137,6 +140,10 @@ def verify(
         return
     if base is not None:
         raise BadInput(f"--base is for a release that holds a delta; {folder} is none.")
+    if is_study_folder(folder):
+        facts = verify_study(folder)
+        show_facts(facts, json_, f"{folder}: {facts['numbers']} numbers rebuilt from {facts['runs']} runs, all equal")
+        return
     facts = verify_folder(folder)
     show_facts(facts, json_, f"{folder}: {facts['numbers']} numbers rebuilt from {facts['rows']} rows, all equal")
 

@@ -1,13 +1,15 @@
 """`panda study`: many runs of one recipe, and what their differences say."""
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pandallm.cli.app import AsJson, Overrides, Quiet, app, limit_threads
-from pandallm.errors import PandaError
+from pandallm.errors import BadInput, PandaError
 
 study_app = typer.Typer(
     help="Studies: one recipe, some factors, several seeds; what was each choice worth?", no_args_is_help=True
@@ -20,8 +22,16 @@ File = Annotated[
 
 
 @study_app.command()
-def plan(file: File, overrides: Overrides = None, json_: AsJson = False) -> None:
-    """Show a study's arms, what they share, and the smallest effect that it can find. Runs nothing.
+def plan(
+    file: File,
+    overrides: Overrides = None,
+    on: Annotated[
+        str | None, typer.Option(help="devices, as 1xA100-80G; this machine where it can hold the training")
+    ] = None,
+    devices: Annotated[Path | None, typer.Option(help="YAML of further devices", show_default=False)] = None,
+    json_: AsJson = False,
+) -> None:
+    """Show a study's arms, what they share, hours and price, and the smallest effect that it can find. Runs nothing.
 
     Example: panda study plan studies/instruction-quantity.yaml
     """
@@ -31,7 +41,8 @@ def plan(file: File, overrides: Overrides = None, json_: AsJson = False) -> None
     from pandallm.study.show import print_plan
 
     study = load_study(file)
-    result = plan_study(study, make_arms(study, overrides or []))
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan opens no connection
+    result = plan_study(study, make_arms(study, overrides or []), on=on, device_file=devices)
     if json_:
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -43,6 +54,7 @@ def run(
     file: File,
     overrides: Overrides = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, in local processes.")] = 1,
+    seeds: Annotated[str, typer.Option(help="Only these of the study's seeds, comma-separated")] = "",
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -65,9 +77,10 @@ def run(
     from pandallm.study.show import print_results
     from pandallm.terminal import progress
 
+    chosen = _seeds(seeds, study.spec.seeds)
     folder = write_study(study, arms)
     with progress(quiet) as shown:
-        summary = run_study(all_jobs(arms, study), shown, processes=jobs)
+        summary = run_study([j for j in all_jobs(arms, study) if j.seed in chosen], shown, processes=jobs)
     results, written = write_study_report(folder)
     if json_:
         print(
@@ -86,6 +99,15 @@ def run(
         print_results(results, written)
     if summary.failed:
         raise PandaError(f"{len(summary.failed)} of {results['runs']['total']} runs failed; first: {summary.failed[0]}")
+
+
+def _seeds(text: str, known: Sequence[int]) -> Sequence[int]:
+    """The seeds of `--seeds 1,2`; all where it is empty."""
+    wanted = [t.strip() for t in text.split(",") if t.strip()]
+    for seed in wanted:
+        if seed not in map(str, known):
+            raise BadInput(f"--seeds: '{seed}' is not one of the study's seeds {', '.join(map(str, known))}.")
+    return [int(s) for s in wanted] or known
 
 
 @study_app.command()

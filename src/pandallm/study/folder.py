@@ -109,11 +109,14 @@ def made_by() -> str:
     return digest_json({"pandallm": __version__, "stages": VERSIONS})
 
 
-def outcome(folder: Path, digest: str) -> dict[str, Any]:
-    """What came of a run: {"state": complete, failed, interrupted or missing, "error", "seconds"}; `missing` too where it was another recipe's."""
+def outcome(folder: Path, digest: str, *, any_version: bool = False) -> dict[str, Any]:
+    """What came of a run: {"state": complete, failed or missing, "error", "seconds"}; `missing` too where it was another recipe's.
+
+    any_version: also where an earlier version of pandallm made it, which reports may show and a new call of `run` would make again.
+    """
     path = folder / OUTCOME
     stored: dict[str, Any] = read_json(path) if path.is_file() else {}
-    if stored.get("digest") != digest or stored.get("made_by") != made_by():
+    if stored.get("digest") != digest or (not any_version and stored.get("made_by") != made_by()):
         return {"state": "missing", "error": None, "seconds": None}
     if stored["state"] == "complete" and not (folder / "scores.json").is_file():
         return {"state": "missing", "error": None, "seconds": None}

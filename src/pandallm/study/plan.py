@@ -1,6 +1,7 @@
 """What a study will do, before it does it: arms, what they share, what they can find."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from scipy import special
@@ -10,6 +11,7 @@ from pandallm.pipeline.graph import stage_graph
 from pandallm.recipe.spec import Recipe
 from pandallm.stats.power import design_effect, detectable_paired
 from pandallm.study.arms import Arm
+from pandallm.study.costs import training_costs
 from pandallm.study.folder import Job, all_jobs, levels_of, primary_of
 from pandallm.study.load import StudyFile
 from pandallm.study.metrics import resolve_metrics
@@ -20,8 +22,12 @@ Json = dict[str, Any]
 DISCORDANCE, ICC, POWER = 0.2, 0.2, 0.8
 
 
-def plan_study(study: StudyFile, arms: Sequence[Arm]) -> Json:
-    """Arms, seeds, stages with and without sharing, tokens trained, runs that are done, the smallest effects that can be found."""
+def plan_study(
+    study: StudyFile, arms: Sequence[Arm], *, on: str | None = None, device_file: Path | None = None, costs: bool = True
+) -> Json:
+    """Arms, seeds, stages with and without sharing, tokens trained, hours and price (`costs`, on devices as `panda plan` takes them), runs
+    that are done, the smallest effects that can be found. Raises BadInput.
+    """
     jobs = all_jobs(arms, study)
     metrics = resolve_metrics(study, [arm.recipe for arm in arms])
     contrasts = len(study.spec.contrasts) or sum(len(levels) - 1 for levels in levels_of(arms).values())
@@ -35,6 +41,7 @@ def plan_study(study: StudyFile, arms: Sequence[Arm]) -> Json:
         "states": states(jobs),
         "stages": _stages(jobs),
         "training": _training(jobs),
+        "costs": training_costs(arms, study.spec.seeds, on, device_file) if costs else None,
         "metrics": metrics,
         "primary": primary_of(study, metrics),
         "contrasts": contrasts,

@@ -48,7 +48,9 @@ class _Study:
     @cached_property
     def outcomes(self) -> dict[str, dict[int, Json]]:
         return {
-            arm["name"]: {seed: outcome(self._run_folder(arm, seed), arm["digest"]) for seed in self.seeds}
+            arm["name"]: {
+                seed: outcome(self._run_folder(arm, seed), arm["digest"], any_version=True) for seed in self.seeds
+            }
             for arm in self.arms
         }
 

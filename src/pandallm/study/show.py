@@ -46,6 +46,8 @@ def print_plan(plan: Json) -> None:
             highlight=False,
             markup=False,
         )
+    if costs := plan["costs"]:
+        console.print(_costs(costs), highlight=False, markup=False)
     for d in plan["detectable"]:
         primary = " (primary)" if d["metric"] == plan["primary"] else ""
         if d["detectable"] is None:
@@ -64,6 +66,18 @@ def print_plan(plan: Json) -> None:
             )
     states = ", ".join(f"{n} {state}" for state, n in plan["states"].items())
     console.print(f"Runs: {states}.", highlight=False, markup=False)
+
+
+def _costs(costs: Json) -> str:
+    """Training hours and price in a sentence."""
+    if costs["why"]:
+        return f"Hours are not known: {costs['why']}"
+    price = "" if costs["usd"] is None else f", ${costs['usd']:,.2f}"
+    fits = "" if costs["fits"] else " Some stage does not fit into memory: see `panda plan`."
+    return (
+        f"Hours of training on {costs['place']}: {costs['hours']:.3g} ({costs['low']:.2g} to {costs['high']:.2g}){price}; "
+        f"{costs['hours_without_sharing']:.3g} without sharing.{fits}"
+    )
 
 
 def print_results(results: Json, written: list[Path]) -> None:
