@@ -11,7 +11,7 @@ avx512 = pytest.mark.skipif(
 )
 
 
-def small(**more: Any) -> LlamaForCausalLM:
+def small(**more: Any) -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,
@@ -22,7 +22,8 @@ def small(**more: Any) -> LlamaForCausalLM:
         num_key_value_heads=2,
         **more,
     )
-    return LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config)
+    return model.eval()
 
 
 @avx512
@@ -64,3 +65,35 @@ def test_strided_input_and_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():
         torch.testing.assert_close(packed(x), linear(x))
         torch.testing.assert_close(packed(x[0, :1]), linear(x[0, :1]))
+
+
+@avx512
+@pytest.mark.parametrize("bias", [False, True])
+def test_training_gives_the_gradients_of_plain_torch(bias: bool) -> None:
+    model = small(attention_bias=bias, mlp_bias=bias)
+    model.model.layers[1].mlp.up_proj.weight.requires_grad_(False)
+    ids = torch.randint(0, 64, (3, 11), generator=torch.Generator().manual_seed(1))
+    layers, found = onednn.OneDnnLayers(model), []
+    for install in (False, True):
+        model.zero_grad()
+        if install:
+            layers.install()
+        assert ("forward" in vars(model.model.layers[0].mlp.up_proj)) is install
+        logits = model(ids).logits
+        logits.square().sum().backward()
+        layers.remove()
+        found.append((logits.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=1e-5)
+    assert found[0][1].keys() == found[1][1].keys()
+    assert "model.layers.1.mlp.up_proj.weight" not in found[1][1]
+    for name, grad in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], grad, atol=1e-5, rtol=1e-4, msg=name)
+    assert not any("forward" in vars(m) for m in model.modules())
+
+
+@avx512
+def test_products_of_transposed_views() -> None:
+    a, b = torch.randn(7, 16), torch.randn(5, 16)
+    torch.testing.assert_close(onednn.product(a, b), a @ b.t())
+    g = torch.randn(7, 5)
+    torch.testing.assert_close(onednn.product(a.t(), g.t()), a.t() @ g)
