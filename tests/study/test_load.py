@@ -1,12 +1,15 @@
 """Study files: what is read, and every mistake as one sentence with its line."""
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from pandallm.errors import BadInput
+from pandallm.study.arms import make_arms
 from pandallm.study.load import load_study
+from pandallm.study.spec import AnyFactor
 from tests.study.studies import study
 
 
@@ -85,3 +88,16 @@ def test_the_recipe_is_relative_to_the_study(tmp_path: Path) -> None:
         "name: mine\nbase: {model: somewhere}\ncorpora: {c: {sources: {s: {adapter: text, files: x}}}}\n"
     )
     assert study(tmp_path, LR, recipe="my.yaml").recipe.recipe().name == "mine"
+
+
+def test_the_example_of_the_page_is_a_study(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    file = load_study(tmp_path / "study.yaml")
+    assert [arm.name for arm in make_arms(file)] == ["lr-0.0002", "lr-0.001", "lr-0.005"]
+    assert file.spec.factors["lr"].reference == "0.001"
+    kinds = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert kinds == {get_args(f.model_fields["kind"].annotation)[0] for f in get_args(get_args(AnyFactor)[0])} - {
+        "field",
+        "set",
+    }
