@@ -236,3 +236,17 @@ def test_the_fixed_budget_is_in_every_arm(tmp_path: Path) -> None:
     made = arms(tmp_path, lr, budget={"pretrain": {"tokens": 5000}, "base": {"steps": 7}})
     assert {a.recipe.stages["pretrain"].tokens for a in made} == {5000}
     assert {a.recipe.base.scratch.train.steps for a in made if a.recipe.base.scratch} == {7}
+
+
+def test_equal_flops_are_fewer_tokens_for_a_larger_model(tmp_path: Path) -> None:
+    widths = {"width": {"field": "base.scratch.architecture.intermediate_size", "levels": [512, 1024]}}
+    made = arms(tmp_path, widths, budget={"pretrain": {"flops": 1e12}})
+    small, large = (a.recipe.stages["pretrain"].tokens or 0 for a in made)
+    # Two layers' three matrices 128 x 512 more, of six FLOPs a weight and token.
+    assert 1e12 / large - 1e12 / small == pytest.approx(6 * 2 * 3 * 128 * 512, rel=0.001)
+    with pytest.raises(BadInput, match=r"fixed by budget\.pretrain"):
+        arms(
+            tmp_path, {"x": {"field": "stages.pretrain.steps", "levels": [1, 2]}}, budget={"pretrain": {"flops": 1e12}}
+        )
+    with pytest.raises(BadInput, match="do not train on a single token"):
+        arms(tmp_path, widths, budget={"pretrain": {"flops": 10}})

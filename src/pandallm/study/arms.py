@@ -83,7 +83,8 @@ def _recipe(study: StudyFile, spec: StudySpec, base: Draft, levels: Levels) -> R
         where = study.where("budget", stage)
         _, path = stage_of(recipe, stage, where)
         for field, value in budget.given().items():
-            _change(draft, f"{path}.{field}", value, where)
+            # FLOPs become tokens when the arm's model is known; until then the stage must have some budget.
+            _change(draft, f"{path}.{'tokens' if field == 'flops' else field}", 1 if field == "flops" else value, where)
         budgets[path] = stage
     recipe = draft.recipe()
     for name, level in levels.items():
@@ -95,7 +96,23 @@ def _recipe(study: StudyFile, spec: StudySpec, base: Draft, levels: Levels) -> R
                 raise BadInput(f"{told}: {field} is fixed by budget.{budgets[stage_path]}; take one of them out.")
             _change(draft, field, value, told)
         recipe = draft.recipe()
+    for stage, budget in spec.budget.items():
+        if budget.flops is not None:
+            where = study.where("budget", stage)
+            _, path = stage_of(recipe, stage, where)
+            _change(draft, f"{path}.tokens", _tokens(recipe, budget.flops, where), where)
+            recipe = draft.recipe()
     return recipe
+
+
+def _tokens(recipe: Recipe, flops: float, where: str) -> int:
+    """Tokens that take so many FLOPs to train on. Raises BadInput where the model's shape is not known."""
+    from pandallm.pipeline.plan.base import base_shape
+
+    tokens = round(flops / base_shape(recipe.base, None).training_flops_per_token())
+    if tokens < 1:
+        raise BadInput(f"{where}: {flops:g} FLOPs do not train on a single token; raise flops.")
+    return tokens
 
 
 def _change(draft: Draft, field: str, value: object, told: str) -> None:

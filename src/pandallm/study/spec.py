@@ -241,11 +241,14 @@ class BudgetSpec(Spec):
     documents: int | None = Field(None, gt=0)
     steps: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)  # the same text in every arm, so also equal bytes
+    # Of training, attention's products of tokens with tokens left out; becomes tokens by the shape of each arm's model, a vocabulary that
+    # is yet to be made at its largest.
+    flops: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _one(self) -> "BudgetSpec":
         if len(self.given()) != 1:
-            raise ValueError("give exactly one of tokens, documents, steps, epochs")
+            raise ValueError("give exactly one of tokens, documents, steps, epochs, flops")
         return self
 
     def given(self) -> dict[str, float]:
