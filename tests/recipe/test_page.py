@@ -45,3 +45,14 @@ def test_the_shown_difference_is_what_panda_diff_says(
     settings, stages = shown.split("\n\n")
     assert settings in said
     assert stages in said
+
+
+def test_the_table_of_plans_is_what_the_command_makes() -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("plan_table", ROOT / "tools" / "plan_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.shown() == module.table(), "run: python tools/plan_table.py --write"

@@ -97,6 +97,38 @@ def test_the_authors_later_model_follows_its_file() -> None:
     assert (o.lr, o.betas, o.eps, o.weight_decay, o.clip, o.warmup) == (1e-5, (0.9, 0.96), 1e-6, 0.01, 1.0, 500)
 
 
+@pytest.mark.parametrize("name", [*sorted(p.stem for p in FOLDER.glob("*.yaml")), "microworld"])
+def test_every_shipped_recipe_passes_panda_plan_without_torch(name: str, tmp_path: Path) -> None:
+    import json
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pandallm.cli import main\n"
+        "try: main(['plan', *sys.argv[1:], '--json'])\n"
+        "except SystemExit as e: assert not e.code, e.code\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    recipe = name if name == "microworld" else str(FOLDER / f"{name}.yaml")
+    devices = (
+        "32xA100-80G"
+        if name == "panda-65b"
+        else "16xA100-80G"
+        if "b" in name and name != "smollm2-zh"
+        else "1xA100-80G"
+    )
+    arguments = [recipe, f"runtime.store={tmp_path}", "--on", devices]
+    environment = os.environ | {"PANDA_DATA": str(tmp_path / "nothing"), "HF_HUB_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True, env=environment
+    )
+    plan = json.loads(done.stdout)
+    stages = load_recipe(recipe).stages
+    assert [s["name"] for s in plan["stages"]][-len(stages) :] == list(stages)
+    assert all(s["fits"] for s in plan["stages"])
+
+
 def test_gpus_that_are_not_here_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     from pandallm.errors import BadInput
     from pandallm.pipeline.run import Run
