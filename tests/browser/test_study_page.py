@@ -1,5 +1,6 @@
 """A study's page in a real browser: no request, no script of the data's, both languages, a phone, names for every control."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_what_a_screen_reader_needs_is_there(browser: Browser, page: Path) -> No
     levels = browser.run("return [...document.querySelectorAll('h1, h2, h3')].map((h) => +h.tagName[1])")
     assert isinstance(levels, list)
     assert levels[0] == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:]))
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert (
         browser.run(
             "return new Set([...document.querySelectorAll('[id]')].map((e) => e.id)).size === document.querySelectorAll('[id]').length"
