@@ -1,9 +1,11 @@
 """A stage with a chat template, from the recipe to the model that is talked with; models that are asked in another form than they learnt."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -14,7 +16,9 @@ from pandallm.model.scratch import init_scratch
 from pandallm.model.spec import ArchitectureSpec
 from pandallm.pipeline.chat import prompt_ids
 from pandallm.pipeline.chat_forms import mismatches
+from pandallm.pipeline.data import build_data
 from pandallm.pipeline.data_show import show_stage
+from pandallm.pipeline.held_out import held_out
 from pandallm.pipeline.run import Run
 from pandallm.recipe.load import load_recipe
 from pandallm.store import read_json, write_jsonl
@@ -171,3 +175,31 @@ def test_a_model_asked_in_another_form_than_it_learnt_is_told(
     told = mismatches(run.recipe, plans, run.start()[0], {"instruct", "more"})
     assert len(told) == len(wanted)
     assert all(line.startswith(w) for line, w in zip(told, wanted, strict=True))
+
+
+def test_data_build_tells_what_does_not_fit_before_a_corpus_is_cleaned(file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(
+        str(file), ["base.extend=null", f"runtime.store={tmp_path / 'store'}", "stages.instruct.chat_template=llama3"]
+    )
+    with pytest.raises(BadInput, match="which the base's vocabulary lacks"):
+        build_data(recipe)
+    made = list((tmp_path / "store" / "artifacts").glob("*/"))
+    assert [(folder / "model").is_dir() for folder in made] == [True], "the imported base alone"
+
+
+def test_held_out_dialogues_are_watched_in_the_form_of_the_stage(file: Path) -> None:
+    changes = ["corpora.talks.held_out.documents=2", "stages.instruct.watch={every: 1}"]
+    keys = set()
+    for template in ("chatml", "none"):
+        run, _ = run_of(file, *changes, f"stages.instruct.chat_template={template}")
+        spec, corpus, _ = run.plans()["instruct"]
+        made = held_out(run, "instruct", spec, corpus)
+        assert made is not None
+        keys.add(made.key)
+        tokenizer = load_tokenizer(run.start()[0])
+        ids, scored = (np.load(made.path / f"{name}.npy") for name in ("input_ids", "scored"))
+        text, answers = tokenizer.decode(ids), tokenizer.decode(ids[scored.astype(bool)])
+        assert ("<|im_start|>user\n问" in text) == (template == "chatml")
+        assert re.fullmatch(r"(答\d。再答\d。){2}", answers)
+        assert made.manifest["facts"]["bytes"] == len(answers.encode())
+    assert len(keys) == 2

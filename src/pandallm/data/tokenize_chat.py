@@ -88,3 +88,16 @@ def _document(
     parts = [(e.ids, True) for e in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     begin = [([facts.bos_id], False)] if facts.bos_id is not None else []
     return [*begin, *parts, ([facts.eos_id], True)]
+
+
+def dialogue_tokens(encoder: ChatEncoder, name: str, turns: Sequence[tuple[str, bool]]) -> tuple[list[int], list[bool]]:
+    """Tokens of one dialogue of (text, trained) turns, and which of them are the text of an answer; its end of turn is not.
+
+    Raises BadInput, naming the example, for a dialogue that the template cannot write.
+    """
+    segments = _segments(encoder, name, [{"text": text, "train": train} for text, train in turns])
+    tokens, answers = list[int](), list[bool]()
+    for segment, ids in zip(segments, encoder.encode(segments), strict=True):
+        tokens += ids
+        answers += [segment.trained and not segment.special] * len(ids)
+    return tokens, answers

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pandallm.errors import BadInput, PandaError
+from pandallm.pipeline.chat_forms import check_chat_templates
 from pandallm.pipeline.corpora import close_engine, pack, source_files
 from pandallm.pipeline.held_out import held_out
 from pandallm.pipeline.run import VERSIONS, Run
@@ -85,6 +86,8 @@ def build_data(recipe: Recipe, corpora: Sequence[str] = (), *, progress: Progres
     with_packs = not corpora and bool(recipe.stages or recipe.base.scratch)
     if with_packs:
         job.check_inputs()
+        if not recipe.base.scratch and any(spec.chat_template != "none" for spec, _, _ in job.plans().values()):
+            check_chat_templates(job.recipe, job.plans(), job.start()[0])
     else:
         for name, corpus in job.recipe.corpora.items():
             for source, spec in corpus.sources.items():

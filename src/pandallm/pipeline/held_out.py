@@ -12,6 +12,7 @@ from pandallm.store import Artifact, Work, write_json
 from pandallm.train.spec import TrainSpec
 
 if TYPE_CHECKING:
+    from pandallm.data.chat import ChatTemplate
     from pandallm.evaluate.bits import Document
     from pandallm.pipeline.run import Run
 
@@ -24,11 +25,12 @@ def watched_corpora(spec: TrainSpec, corpus: str) -> tuple[str, ...]:
 def held_out_settings(spec: TrainSpec, corpus: str) -> dict[str, Any]:
     """What the windows depend on besides the corpora's held-out text and the tokenizer."""
     assert spec.watch is not None
-    return {
+    settings = {
         "corpora": list(watched_corpora(spec, corpus)),
         "documents": spec.watch.documents,
         "sequence_length": spec.sequence_length,
     }
+    return settings | ({"chat_template": spec.chat_template} if spec.chat_template != "none" else {})
 
 
 def held_out(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact | None:
@@ -36,7 +38,7 @@ def held_out(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact | 
 
     Raises BadInput where a corpus that it names holds no held-out document.
     """
-    from pandallm.pipeline.corpora import _tokenizer_digest
+    from pandallm.pipeline.corpora import _tokenizer_digest, stage_template
     from pandallm.pipeline.evaluation import held_out_digest
 
     if spec.watch is None:
@@ -45,10 +47,15 @@ def held_out(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact | 
     cleaned = {c: run.corpus(c) for c in settings["corpora"]}
     folder, _ = run.start()
     inputs = {f"corpus:{c}": held_out_digest(a) for c, a in cleaned.items()} | {"tokenizer": _tokenizer_digest(folder)}
+    chat = stage_template(spec, folder)
+    if chat:
+        inputs["chat_template"] = chat.digest
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
         folders = {c: a.path for c, a in cleaned.items()}
-        return write_windows(folders, folder, work.folder, name=name, **_arguments(settings), progress=progress)
+        return write_windows(
+            folders, folder, work.folder, name=name, **_arguments(settings), chat=chat, progress=progress
+        )
 
     return run.stage(f"held out {name}", "held_out", settings, inputs, make)
 
@@ -65,14 +72,20 @@ def write_windows(
     documents: int | None,
     sequence_length: int,
     name: str,
+    chat: "ChatTemplate | None" = None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write a folder of held-out windows (`train/held_out.py`), cut as the evaluation cuts its documents
-    (`evaluate/bits.py`), each at most `sequence_length` tokens. cleaned: corpus -> folder. Returns facts."""
+    (`evaluate/bits.py`), each at most `sequence_length` tokens. cleaned: corpus -> folder. chat: how the stage writes
+    dialogues, in which they are then measured. Returns facts."""
+    from pandallm.data.chat import ChatEncoder
+    from pandallm.data.tokenize import load_tokenizer as load_plain
+    from pandallm.data.tokenize_chat import dialogue_tokens
     from pandallm.evaluate.bits import document_tokens, read_held_out, windows
     from pandallm.model.folder import load_tokenizer
 
     loaded = load_tokenizer(tokenizer)
+    encoder = ChatEncoder(load_plain(tokenizer), chat) if chat else None
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     ids, scored, lengths, window_groups = list[int](), list[int](), list[int](), list[int]()
     chosen = {corpus: _spaced(read_held_out(folder), documents) for corpus, folder in cleaned.items()}
@@ -88,7 +101,11 @@ def write_windows(
                 zero = {"documents": 0, "bytes": 0, "tokens": 0}
                 names = dict(zip(("corpus", "source", "language"), key, strict=True))
                 group = groups.setdefault(key, {**names, **zero, "number": len(groups)})
-                cut = windows(0, *document_tokens(loaded, document), sequence_length - 1)
+                if encoder and not all(trained for _, trained in document.turns):
+                    tokens, text = dialogue_tokens(encoder, document.id, document.turns)
+                else:
+                    tokens, text = document_tokens(loaded, document)
+                cut = windows(0, tokens, text, sequence_length - 1)
                 group["documents"] += 1
                 group["bytes"] += document.bytes
                 for window in cut:
