@@ -64,7 +64,8 @@ def test_the_page_is_one_file_with_everything_and_nothing_from_the_data_as_marku
     assert page.count("<script>") == 1, "the page's own"
     assert "&lt;script&gt;alert" in page
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
-    assert page.count("<svg") == 2 * (2 + 2), "two forests, two doses, each in two languages"
+    assert page.count("<svg") == 2 * (2 + 2 + 1), "two forests, two doses, a frontier, each in two languages"
+    assert "on abacus, 2 cores. Stages that several runs need were made once: 7.5 of 14.0 minutes of work." in page
     assert "dose-10, seed 4: it broke" in page
     assert 'class="good"' in page
     for key in ("claims", "doses", "forgetting"):

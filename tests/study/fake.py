@@ -79,6 +79,19 @@ def fake_study(
             if state == "failed":
                 continue
             write_json(run / "scores.json", {})
+            write_json(
+                run / "manifest.json",
+                {
+                    "pandallm": "0",
+                    "versions": {"torch": "9", "transformers": "9"},
+                    "machine": {"processor": "abacus", "cores": 2},
+                    "work_seconds": 60.0,
+                    "stages": [
+                        {"key": "shared", "made_in_seconds": 30.0},
+                        {"key": f"{level}{seed}", "made_in_seconds": 30.0},
+                    ],
+                },
+            )
             # Each seed's answers are drawn once and thresholded, so that arms of one seed are paired.
             draws = np.random.default_rng([7, seed if own_questions else 0]).random(questions)
             rows = [

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pandallm import __version__
 from pandallm.report import study_text as words
 from pandallm.report.charts import without_schema_checks
-from pandallm.report.study_charts import dose_chart, forest_chart
+from pandallm.report.study_charts import dose_chart, forest_chart, frontier_chart
 from pandallm.report.study_words import text
 from pandallm.report.text import LANGUAGES, p_value
 from pandallm.report.write import both
@@ -42,10 +42,13 @@ def render_study(results: Json) -> str:
     confidence = f"{100 * results['confidence']:g}%"
     with without_schema_checks():
         forests, doses = _forests(results, confidence), _doses(results)
+        frontier = _figure(partial(frontier_chart, _last_models(results)), "frontier")
     template = environment.from_string((assets / "study.html.j2").read_text(encoding="utf-8"))
     return template.render(
         results=results,
         failures=words.failures(results),
+        made=words.made_line(results),
+        frontier=frontier,
         confidence=confidence,
         alpha=f"{1 - results['confidence']:.2g}",
         forests=forests,
@@ -93,6 +96,14 @@ def _doses(results: Json) -> list[Markup]:
             draw = partial(dose_chart, rows, _kind(results, metric))
             figures.append(_figure(draw, "dose_caption", metric=metric, factor=factor))
     return [figure for figure in figures if figure][:MAX_DOSES]
+
+
+def _last_models(results: Json) -> list[Json]:
+    """Bits per byte in Chinese and English of each arm's last model: {"arm", "zh", "en"}, each with its mean and seeds."""
+    last = {r["arm"]: r["model"] for r in results["forgetting"]}  # models come in the order of the stages
+    found = {(r["arm"], r["model"], r["language"]): r for r in results["forgetting"]}
+    arms = [{"arm": a, **{lang: found.get((a, m, lang)) for lang in ("zh", "en")}} for a, m in last.items()]
+    return [arm for arm in arms if arm["zh"] and arm["en"]]
 
 
 def _forgetting(results: Json) -> Json:

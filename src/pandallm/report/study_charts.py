@@ -9,6 +9,8 @@ from pandallm.report.charts import FAINT, PALETTE, _clean, _interval_x, _rules, 
 from pandallm.report.study_words import text
 
 Json = Mapping[str, Any]
+#: More colours cannot be told apart.
+MAX_COLOURS = 7
 
 
 def forest_chart(rows: Sequence[Json], relative: bool, language: str) -> str:
@@ -99,6 +101,33 @@ def dose_chart(rows: Sequence[Json], kind: str, language: str) -> str:
         base.mark_point(size=80, filled=True, opacity=1, color=PALETTE[1]).encode(x=x, y=y),
     ]
     return _svg(alt.layer(*layers), height=230)
+
+
+def frontier_chart(arms: Sequence[Json], language: str) -> str:
+    """Bits per byte in English (across) and Chinese (up) of each arm; a colour per arm, a ring per seed; empty with fewer than two arms."""
+    arms = [arm for arm in arms if arm["zh"]["mean"] is not None and arm["en"]["mean"] is not None]
+    if not 2 <= len(arms) <= MAX_COLOURS:
+        return ""
+    points = [{"name": _clean(a["arm"]), "x": a["en"]["mean"], "y": a["zh"]["mean"]} for a in arms]
+    seeds = [
+        {"name": _clean(a["arm"]), "x": a["en"]["by_seed"][seed], "y": value}
+        for a in arms
+        for seed, value in a["zh"]["by_seed"].items()
+        if a["en"]["by_seed"].get(seed) is not None
+    ]
+    names = [p["name"] for p in points]
+    colours = [PALETTE[1:][i % (len(PALETTE) - 1)] for i in range(len(names))]
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=190, symbolStrokeWidth=2.5, symbolOpacity=1)
+    colour = alt.Color("name:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
+    x = alt.X("x:Q", title=text("axis_bits_en", language), scale=alt.Scale(zero=False))
+    y = alt.Y("y:Q", title=text("axis_bits_zh", language), scale=alt.Scale(zero=False))
+    layers = [
+        alt.Chart(alt.Data(values=seeds))
+        .mark_point(size=30, filled=False, strokeWidth=1.2)
+        .encode(x=x, y=y, color=colour),
+        alt.Chart(alt.Data(values=points)).mark_point(size=100, filled=True, opacity=1).encode(x=x, y=y, color=colour),
+    ]
+    return _svg(alt.layer(*layers), height=280)
 
 
 def _number(level: str) -> float | None:

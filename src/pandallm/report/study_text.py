@@ -44,7 +44,7 @@ def progress_line(results: Json) -> str:
     """How much of the study is done."""
     runs = results["runs"]
     done = runs.get("complete", 0)
-    more = [f"{runs[s]} {s}" for s in ("failed", "interrupted", "missing") if runs.get(s)]
+    more = [f"{runs[s]} {s}" for s in ("failed", "missing") if runs.get(s)]
     return f"{done} of {runs['total']} runs are complete" + (f" ({', '.join(more)})" if more else "") + "."
 
 
@@ -208,7 +208,24 @@ def study_markdown(results: Json) -> str:
         if rows:
             lines += ["", f"## {title}", "", _pipes([e(h) for h in head]), _pipes(["---"] * len(head))]
             lines += [_pipes([e(cell) for cell in row]) for row in rows]
+    if made := made_line(results):
+        lines += ["", e(made)]
     return "\n".join(lines) + "\n"
+
+
+def made_line(results: Json) -> str:
+    """Where the runs were made, with what, and what sharing saved."""
+    made = results["made"]
+    if not made["machines"]:
+        return ""
+    packages = ", ".join(
+        f"{name} {made['versions'][name]}" for name in ("torch", "transformers") if name in made["versions"]
+    )
+    saved = f"{made['seconds'] / 60:.1f} of {made['seconds_without_sharing'] / 60:.1f} minutes"
+    return (
+        f"Made with pandallm {', '.join(made['pandallm'])}, {packages}, on {'; '.join(made['machines'])}. "
+        f"Stages that several runs need were made once: {saved} of work."
+    )
 
 
 def study_latex(results: Json) -> str:

@@ -75,6 +75,12 @@ TEXT: dict[str, tuple[str, str]] = {
         "Bits per byte of held-out text after each stage, by language; the change is against the arm's first model. Red: surely worse; green: surely better.",
         "各阶段之后留出文本的每字节比特数，按语言列出；变化相对于该组的第一个模型。红色：确实变差；绿色：确实变好。",
     ),
+    "frontier": (
+        "What each arm pays: bits per byte of Chinese against English held-out text, last models; lower left is better. A ring for every seed.",
+        "各组的取舍：最后模型在中文与英文留出文本上的每字节比特数，左下为佳；每个种子一个小圈。",
+    ),
+    "axis_bits_zh": ("bits per byte, Chinese", "每字节比特数（中文）"),
+    "axis_bits_en": ("bits per byte, English", "每字节比特数（英文）"),
     "sources": ("Bits per byte by source", "各来源的每字节比特数"),
     "sources_note": ("Of each arm's last model, mean over seeds.", "各组最后一个模型，跨种子均值。"),
     "corpus": ("corpus", "语料"),

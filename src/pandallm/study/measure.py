@@ -35,7 +35,7 @@ class Run:
 
     def __init__(self, folder: Path, arm: Mapping[str, Any]) -> None:
         self._folder, self._arm = folder, arm
-        self._table: Any = None
+        self._tables: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._bits: list[dict[str, Any]] | None = None
 
     def measure(self, metric: Mapping[str, Any]) -> Measured | None:
@@ -47,8 +47,8 @@ class Run:
         """Per question: the share of prompts under which the model was right."""
         right: dict[Unit, list[bool]] = {}
         clusters: dict[Unit, Unit] = {}
-        for row in self._rows(metric["method"]):
-            if row["model"] != model or row["task"] not in metric["tasks"]:
+        for row in self._rows(model, metric["method"]):
+            if row["task"] not in metric["tasks"]:
                 continue
             if metric["prompts"] != "all" and row["prompt"] not in metric["prompts"]:
                 continue
@@ -84,33 +84,22 @@ class Run:
             self._bits = list(read_jsonl(path)) if path.is_file() else []
         return self._bits
 
-    def _rows(self, method: str) -> list[dict[str, Any]]:
+    def _rows(self, model: str, method: str) -> list[dict[str, Any]]:
         """Rows of the headline's kind: the first number of shots, the options in their own order."""
         import pyarrow.parquet as pq
 
-        if self._table is None:
-            columns = [
-                "model",
-                "task",
-                "prompt",
-                "method",
-                "shots",
-                "chat",
-                "order",
-                "id",
-                "cluster",
-                "group",
-                "correct",
+        if (model, method) not in self._tables:
+            columns = ["task", "prompt", "shots", "chat", "order", "id", "cluster", "group", "correct"]
+            chosen = [("model", "==", model), ("method", "==", method)]
+            table = pq.read_table(self._folder / "rows.parquet", columns=columns, filters=chosen)
+            self._tables[model, method] = [
+                row
+                for row in table.to_pylist()
+                if (row["shots"] or 0) == self._arm["shots"]
+                and bool(row["chat"]) == self._arm["chat"]
+                and not row["order"]
             ]
-            self._table = pq.read_table(self._folder / "rows.parquet", columns=columns).to_pylist()
-        return [
-            row
-            for row in self._table
-            if row["method"] == method
-            and (row["shots"] or 0) == self._arm["shots"]
-            and bool(row["chat"]) == self._arm["chat"]
-            and not row["order"]
-        ]
+        return self._tables[model, method]
 
 
 def common(measured: Sequence[Measured]) -> tuple[list[Measured], int]:

@@ -91,6 +91,19 @@ class _Study:
             "bits_per_byte": self._bits(),
             "forgetting": self._forgetting(),
             "notes": list(self.notes),
+            "made": self._made(),
+        }
+
+    def _made(self) -> Json:
+        """Where and with what the finished runs were made, and what sharing saved: seconds of all their stages, made once and in every run."""
+        manifests = [read_json(self._run_folder({"name": arm}, seed) / "manifest.json") for arm, seed in self.runs]
+        once = {s["key"]: s["made_in_seconds"] for m in manifests for s in m["stages"]}
+        return {
+            "pandallm": sorted({m["pandallm"] for m in manifests}),
+            "versions": _same([m["versions"] for m in manifests]),
+            "machines": sorted({_machine(m["machine"]) for m in manifests}),
+            "seconds": round(sum(once.values()), 1),
+            "seconds_without_sharing": round(sum(m["work_seconds"] for m in manifests), 1),
         }
 
     # Values ---------------------------------------------------------------------------------------------------------------------
@@ -319,6 +332,18 @@ class _Study:
     def _bits_of(self, arm: Json, metric: Mapping[str, Any], model: str) -> dict[int, Measured]:
         found = {s: run.bits(metric, model) for s in self.seeds if (run := self.runs.get((arm["name"], s)))}
         return {s: m for s, m in found.items() if m is not None}
+
+
+def _same(found: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Versions of packages; several where runs differ."""
+    names = dict.fromkeys(name for versions in found for name in versions)
+    return {name: ", ".join(sorted({v[name] for v in found if name in v})) for name in names}
+
+
+def _machine(info: Mapping[str, Any]) -> str:
+    return ", ".join(
+        str(part) for part in (info.get("gpu"), info.get("processor"), f"{info.get('cores')} cores") if part
+    )
 
 
 def _matches(arm: Mapping[str, Any], chosen: Mapping[str, str]) -> bool:
