@@ -6,6 +6,7 @@ met within LOSS and NORM (relative). They are float32 on one thread; other proce
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,31 @@ def test_one_process_however_it_is_cut(folder: Path) -> None:
         golden("full", folder / work)
 
 
+def one_after_the_other(world: World, root: Path, work: str) -> tuple[float, float]:
+    """Train where whole models of both ranks would fill the machine. When this rank began and ended to load and cut its own."""
+    import pandallm.train.sharding as sharding
+    from pandallm.model import folder
+
+    times: list[float] = []
+    host_bytes, load, cut = sharding.host_bytes, folder.load_model, sharding.shard
+
+    def timed_load(*a: Any, **k: Any) -> Any:
+        times.append(time.monotonic())
+        return load(*a, **k)
+
+    def timed_cut(*a: Any, **k: Any) -> Any:
+        now = cut(*a, **k)
+        times.append(time.monotonic())
+        return now
+
+    sharding.host_bytes, folder.load_model, sharding.shard = (lambda: 1.0), timed_load, timed_cut
+    try:
+        train(world, root, work, sharding="shard_all")
+    finally:
+        sharding.host_bytes, folder.load_model, sharding.shard = host_bytes, load, cut
+    return times[0], times[1]
+
+
 def test_two_and_three_ranks_and_every_sharding(folder: Path) -> None:
     lora = LoraMethod(kind="lora", rank=4)
     train(None, folder, "one")
@@ -93,15 +119,18 @@ def test_two_and_three_ranks_and_every_sharding(folder: Path) -> None:
         ("saved", {"gradient_checkpointing": True}),
     ):
         jobs.append((train, {"root": folder, "work": f"2-{name}", "sharding": "shard_all", "spec": spec}))
+    jobs.append((one_after_the_other, {"root": folder, "work": "2-turns"}))
     facts = on_ranks(2, jobs)
-    assert facts[1][0] | {"packing_probe": 0} == {
-        "steps": STEPS, "trained_tokens": facts[0][0]["trained_tokens"], "tokens": facts[0][0]["tokens"], "resumed_from": [],
-        "final_loss": metrics(folder / "2-shard_gradients")[-1]["loss"], "packing_probe": 0, "processes": 2,
-        "sharding": "shard_gradients",
-    }  # fmt: skip
+    (first, second) = sorted(facts.pop())
+    assert first[1] <= second[0], "both held a whole model at the same time"
+    for told, kind in zip(facts, SHARDINGS, strict=False):
+        assert told[0]["processes"] == 2
+        assert told[0]["sharding"] == kind
+        assert told[0]["steps"] == STEPS
+        assert told[0]["final_loss"] == metrics(folder / f"2-{kind}")[-1]["loss"]
     assert all(of_job[1] == {} for of_job in facts)
     on_ranks(3, [(train, {"root": folder, "work": "3", "sharding": "shard_gradients"})])
-    for work in (*(f"2-{kind}" for kind in SHARDINGS), "2-single", "2-saved", "3"):
+    for work in (*(f"2-{kind}" for kind in SHARDINGS), "2-single", "2-saved", "2-turns", "3"):
         golden("full", folder / work)
         near(folder / work, folder / "one")
     golden("lora", folder / "2-lora")

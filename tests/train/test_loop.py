@@ -127,7 +127,7 @@ def test_out_of_memory_says_which_setting_helps(
     sentence = str(told.value)
     assert "out of memory on cpu in step 1" in sentence
     assert "4194304.0 GiB more was asked for" in sentence
-    assert "lower micro_batch_tokens (128) to 64, or set gradient_checkpointing: true, or" in sentence
+    assert "lower micro_batch_tokens (128) to 64, or set gradient_checkpointing: selective, or set " in sentence
     assert "\n" not in sentence
     with pytest.raises(OutOfMemory) as told:
         stage(spec={"micro_batch_tokens": 64, "gradient_checkpointing": True})

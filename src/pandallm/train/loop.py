@@ -112,7 +112,7 @@ class _Stage:
         work: Path,
         seed: int,
         world: "World",
-        sharding: str,
+        wanted: str,
         variant: Mapping[str, Any],
         name: str,
         progress: Progress,
@@ -130,8 +130,8 @@ class _Stage:
         from pandallm.train.method import check_sharding, prepare_method
         from pandallm.train.optimizers import make_optimizer
         from pandallm.train.recompute import set_checkpointing
-        from pandallm.train.sharding import choose_sharding, shard, split_groups
-        from pandallm.train.variants import check_variant_sharding, key_part
+        from pandallm.train.sharding import choose_sharding, in_turns, make_mesh, shard, split_groups, stored_weights
+        from pandallm.train.variants import PLAIN, check_variant_sharding, key_part
 
         self.start, self.spec, self.work, self.seed, self.name = start, spec, work, seed, name
         self.progress = progress if world.main else SILENT
@@ -139,20 +139,22 @@ class _Stage:
         self.packs = group_packs(Packs.open(packs))
         check_ranks(self.packs, world.size)
         self.tokenizer = load_tokenizer(start)
-        # Several ranks cut it on the host, and qlora rounds it there: a whole model may not fit on a GPU.
-        on_host = world.size > 1 or spec.method.kind == "qlora"
-        self.model = load_model(start, "float32", "cpu" if on_host else str(world.device))
-        check_fit(self.model, self.tokenizer, self.packs, packs, start)
-        check_finite(self.model, start)
-        self.method = prepare_method(self.model, spec, start, seed=seed)
-        set_checkpointing(self.model, spec.gradient_checkpointing)
+        sharding = "replicate"
         if world.size > 1:
-            chosen = choose_sharding(sharding, self.model, world)
-            check_sharding(spec, chosen)
-            check_variant_sharding(variant, chosen)
-            world = shard(self.model, world, chosen, self.dtype)
-        elif on_host:
-            self.model.to(world.device)
+            weights = stored_weights(start)
+            sharding = choose_sharding(wanted, weights, weights if spec.method.kind == "full" else 0, world)
+            check_sharding(spec, sharding)
+            check_variant_sharding(variant, sharding)
+        mesh = make_mesh(world, sharding)
+        # Weights in parts are cut on the host, and qlora rounds them there: a whole model may not fit on a GPU.
+        on_host = mesh is not None or spec.method.kind == "qlora"
+        with in_turns(world, 4 * weights) if mesh else contextlib.nullcontext():
+            self.model = load_model(start, "float32", "cpu" if on_host else str(world.device))
+            check_fit(self.model, self.tokenizer, self.packs, packs, start)
+            check_finite(self.model, start)
+            self.method = prepare_method(self.model, spec, start, seed=seed)
+            set_checkpointing(self.model, spec.gradient_checkpointing)
+            world = shard(self.model, world, sharding, mesh, self.dtype)
         self.world, self.device = world, world.device
         self.optimizer = make_optimizer(self.model, spec.optimizer, set(self.method.rows))
         if world.sharding != "replicate":
@@ -160,7 +162,7 @@ class _Stage:
         self.forward = Forward(
             self.model,
             self.dtype,
-            variant,
+            variant if mesh is None else PLAIN,  # the others read whole weights
             sequence_length=self.packs.sequence_length,
             micro_batch_tokens=spec.micro_batch_tokens,
         )

@@ -35,6 +35,8 @@ def out_of_memory(error: BaseException, name: str, step: int, spec: Any, model: 
     if spec.micro_batch_tokens > spec.sequence_length:
         advice.append(f"lower micro_batch_tokens ({spec.micro_batch_tokens}) to {spec.sequence_length}")
     if not spec.gradient_checkpointing:
+        advice.append("set gradient_checkpointing: selective")
+    if spec.gradient_checkpointing is not True:
         advice.append("set gradient_checkpointing: true")
     if world.sharding in ("replicate", "shard_gradients"):
         ranks = max(2, world.size)

@@ -1,6 +1,10 @@
 """Weights, gradients and moments in parts over the ranks (FSDP2 `fully_shard`), and whole again at the end."""
 
+import contextlib
+import math
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +18,14 @@ from pandallm.train.world import World, is_sharded
 KINDS = ("replicate", "shard_gradients", "shard_all", "hybrid")
 #: float32 weights, and a gradient with two moments of everything trained: bytes of a number.
 WEIGHT_BYTES, TRAINED_BYTES = 4, 12
+#: Whole models of all ranks of a machine may take this share of its memory while they are cut.
+HOST_SHARE = 0.7
 
 
-def choose_sharding(wanted: str, model: Any, world: World) -> str:
+def choose_sharding(wanted: str, weights: int, trained: int, world: World) -> str:
     """`auto`: copies where weights, gradients and moments take at most half of the device's memory, then the fewest parts.
 
-    On a CPU, whose memory all ranks share, `auto` means copies.
+    On a CPU, whose memory all ranks share, `auto` means copies. Every rank calls it, and gets the same.
     """
     if world.size == 1:
         return "replicate"
@@ -28,10 +34,44 @@ def choose_sharding(wanted: str, model: Any, world: World) -> str:
     choice = 0
     if world.device.type == "cuda":  # not run on several GPUs yet
         room = torch.cuda.get_device_properties(world.device).total_memory / 2
-        weights = WEIGHT_BYTES * sum(p.numel() for p in model.parameters())
-        trained = TRAINED_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
-        choice = 0 if weights + trained <= room else 1 if weights + trained / world.size <= room else 2
+        held, moving = WEIGHT_BYTES * weights, TRAINED_BYTES * trained
+        choice = 0 if held + moving <= room else 1 if held + moving / world.size <= room else 2
     return KINDS[world.largest(choice)]  # of the smallest device
+
+
+def stored_weights(start: Path) -> int:
+    """Numbers in the tensors of a model folder, read from the files' headers."""
+    from safetensors import safe_open
+
+    count = 0
+    for file in sorted(start.glob("*.safetensors")):
+        with safe_open(str(file), framework="pt") as tensors:
+            count += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118  no dict
+    return count
+
+
+@contextlib.contextmanager
+def in_turns(world: World, each_bytes: int) -> Iterator[None]:
+    """The ranks of a machine go through the block one after the other where `each_bytes` of all of them would fill its memory.
+
+    The block must not wait for other ranks.
+    """
+    local, here = int(os.environ.get("LOCAL_RANK", world.rank)), int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    full = here * each_bytes > HOST_SHARE * host_bytes()
+    turns = world.largest(here) if world.largest(int(full)) else 0
+    before = min(local, turns)
+    for _ in range(before):
+        world.barrier()
+    yield
+    for _ in range(turns - before):
+        world.barrier()
+
+
+def host_bytes() -> float:
+    """Memory of this machine; infinite where the system does not tell."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return math.inf
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def decoder_layers(model: Any) -> list[Any]:
@@ -42,23 +82,28 @@ def decoder_layers(model: Any) -> list[Any]:
     return list(layers)
 
 
-def shard(model: Any, world: World, sharding: str, dtype: torch.dtype = torch.float32) -> World:
+def make_mesh(world: World, sharding: str) -> Any:
+    """How ranks are grouped under `sharding`; None for copies. Every rank calls it."""
+    if world.size == 1 or sharding == "replicate":
+        return None
+    kind = world.device.type
+    if sharding != "hybrid":
+        return init_device_mesh(kind, (world.size,))
+    inside = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    if world.size % inside:
+        raise BadInput(f"runtime.sharding: hybrid needs the same number of processes on every node ({world.size}).")
+    return init_device_mesh(kind, (world.size // inside, inside), mesh_dim_names=("nodes", "inside"))
+
+
+def shard(model: Any, world: World, sharding: str, mesh: Any, dtype: torch.dtype = torch.float32) -> World:
     """Cut the matrices of the decoder layers over the ranks and put the rest on the device. Returns the world that says so.
 
     Vectors (norms, biases), embedding and head stay whole on every rank: the former are small, the loss reads the head's
-    weight outside its module. In bfloat16 parts are gathered in it and gradients summed in float32.
+    weight outside its module. In bfloat16 parts are gathered in it and gradients summed in float32. Waits for no rank.
     """
-    if world.size == 1 or sharding == "replicate":
+    if mesh is None:
         model.to(world.device)
         return world
-    kind = world.device.type
-    if sharding == "hybrid":
-        inside = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-        if world.size % inside:
-            raise BadInput(f"runtime.sharding: hybrid needs the same number of processes on every node ({world.size}).")
-        mesh = init_device_mesh(kind, (world.size // inside, inside), mesh_dim_names=("nodes", "inside"))
-    else:
-        mesh = init_device_mesh(kind, (world.size,))
     policy = MixedPrecisionPolicy()
     if dtype != torch.float32:
         # Autocast casts inputs as in one process; casting them here would round the residual stream.
@@ -72,7 +117,7 @@ def shard(model: Any, world: World, sharding: str, dtype: torch.dtype = torch.fl
     fully_shard(model.base_model, mesh=mesh, reshard_after_forward=False, ignored_params=outside)
     for module in (*layers, model.base_model):
         module.set_gradient_divide_factor(1.0)  # the loss is divided by the tokens of all ranks already
-        if kind == "cpu":
+        if world.device.type == "cpu":
             module.set_force_sum_reduction_for_comms(True)  # gloo only sums
     model.to(world.device)
     return World(world.device, world.rank, world.size, sharding)
