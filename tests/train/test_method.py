@@ -99,6 +99,7 @@ def test_the_model_is_the_base_with_its_adapter(
     torch.testing.assert_close(merged(IDS).logits, adapted(IDS).logits, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(without, merged(IDS).logits, atol=1e-2)
     assert set(weights(tmp_path / "work")) == set(load_file(base / "model.safetensors"))
+    assert str(base) not in (tmp_path / "work" / "adapter" / "adapter_config.json").read_text()
     moved = changed(base, tmp_path / "work")
     assert ("lm_head.weight" in moved) == ("model.embed_tokens.weight" in moved) == embeddings
 

@@ -84,9 +84,15 @@ def release(
 @app.command()
 def export(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="a model folder, such as RUN/models/instruct, or hub id")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="a folder of a model or LoRA adapter, such as RUN/models/instruct, or hub id"
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write; must not exist")],
+    base: Annotated[
+        str | None, typer.Option(help="of an adapter: the model it was trained on, where nothing else says")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as stored if left out")] = None,
     gguf: Annotated[
         str | None, typer.Option(metavar="TYPE", help="A GGUF file in OUT too: f32, f16, bf16 or q8_0.")
@@ -99,6 +105,8 @@ def export(
 ) -> None:
     """Copy a model to a folder of its own that plain transformers loads with equal logits; with --gguf for llama.cpp too.
 
+    A LoRA adapter is merged into its base.
+
     Example: panda export runs/microworld-seed42/models/instruct my-model
     """
     from pandallm.release.export import export_model
@@ -106,5 +114,7 @@ def export(
     from pandallm.terminal import progress
 
     with progress(quiet) as shown:
-        facts = export_model(locate(model, "Model"), out, dtype=dtype, gguf=gguf, converter=converter, progress=shown)
+        facts = export_model(
+            locate(model, "Model"), out, base=base, dtype=dtype, gguf=gguf, converter=converter, progress=shown
+        )
     show_facts(facts, json_, f"Wrote {out}")

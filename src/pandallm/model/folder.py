@@ -42,7 +42,9 @@ def check_model_folder(path: Path) -> None:
                 "models/llama/convert_llama_weights_to_hf.py and give the folder it writes."
             )
         if (path / "adapter_config.json").is_file():
-            raise BadInput(f"{path} holds a LoRA adapter, not a model: merge it into its base and give that folder.")
+            raise BadInput(
+                f"{path} holds a LoRA adapter, not a model: merge it into its base with `panda export` and give that folder."
+            )
         if any(path.glob("*.gguf")):
             raise BadInput(f"{path} holds GGUF files: name one as base with `gguf: {{path: ...}}`.")
         raise BadInput(f"{path} has no config.json: give a Hugging Face model folder.")

@@ -14,6 +14,7 @@ import torch
 from pandallm.errors import BadInput
 from pandallm.model.folder import quiet_transformers
 from pandallm.spec import nearest
+from pandallm.store import read_json, write_json
 from pandallm.train.optimizers import check_optimizer
 from pandallm.train.quantised import dequantise, quantise, quiet_import
 from pandallm.train.spec import LoraMethod, TrainSpec
@@ -54,6 +55,9 @@ class Method:
         embeddings = model.get_input_embeddings().weight.requires_grad
         self.peft.save_pretrained(part, save_embedding_layers=embeddings, safe_serialization=True)
         (part / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        config = read_json(part / "adapter_config.json")
+        # peft writes the folder that the base was read from: a path of this machine says nothing elsewhere.
+        write_json(part / "adapter_config.json", {**config, "base_model_name_or_path": None})
         shutil.rmtree(adapter, ignore_errors=True)
         part.replace(adapter)
         if getattr(model, "is_loaded_in_4bit", False):
@@ -199,5 +203,4 @@ def _adapted(model: Any, method: LoraMethod, layers: list[str], seed: int) -> An
     with torch.random.fork_rng(), quiet_transformers(), quiet_import():
         torch.manual_seed(seed)
         peft: Any = get_peft_model(model, config)
-    config.base_model_name_or_path = None  # a path of this machine says nothing elsewhere
     return peft
