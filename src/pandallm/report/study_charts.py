@@ -97,7 +97,8 @@ def dose_chart(rows: Sequence[Json], kind: str, language: str) -> str:
         base.transform_filter("isValid(datum.low) && isValid(datum.high)")
         .mark_rule(size=2.5, color=PALETTE[1])
         .encode(x=x, y=low, y2="high:Q"),
-        base.mark_line(color=PALETTE[1], size=2).encode(x=x, y=y),
+        # Between levels that are no numbers there is nothing to read off.
+        *([base.mark_line(color=PALETTE[1], size=2).encode(x=x, y=y)] if numeric else []),
         base.mark_point(size=80, filled=True, opacity=1, color=PALETTE[1]).encode(x=x, y=y),
     ]
     return _svg(alt.layer(*layers), height=230)

@@ -118,9 +118,12 @@ def _run_here(waiting: deque[Job], progress: Progress, task: Task, summary: Summ
     held_up = 0  # jobs in a row that other processes hold
     while waiting:
         job = waiting.popleft()
+        if _done(job):  # another process has done it since
+            summary.reused += 1
+            task.advance(1)
+            continue
         try:
-            # Another process may have done it since.
-            failure = None if _done(job) else run_job(job, Labelled(progress, job.name, lines))
+            failure = run_job(job, Labelled(progress, job.name, lines))
         except Busy as e:
             waiting.append(job)
             held_up += 1
