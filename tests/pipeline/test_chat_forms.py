@@ -18,6 +18,7 @@ from pandallm.pipeline.chat import prompt_ids
 from pandallm.pipeline.chat_forms import mismatches
 from pandallm.pipeline.data import build_data
 from pandallm.pipeline.data_show import show_stage
+from pandallm.pipeline.evaluate_one import BackendOptions, LoadedTasks, evaluate_folder, make_spec
 from pandallm.pipeline.held_out import held_out
 from pandallm.pipeline.run import Run
 from pandallm.recipe.load import load_recipe
@@ -113,6 +114,16 @@ def test_from_recipe_to_the_model_that_is_talked_with(file: Path) -> None:
     assert all(r.reused for r in again.records)
 
 
+def test_an_adapter_is_merged_into_a_model_with_the_template(file: Path) -> None:
+    pytest.importorskip("peft")
+    run, _ = run_of(file, "stages.instruct.method={kind: lora, rank: 2}", "evaluate.chat=both")
+    run.execute()
+    folder = run.folder / "models" / "instruct"
+    assert "<|im_start|>" in (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    assert len(read_json(folder / "generation_config.json")["eos_token_id"]) == 2
+    assert {row["chat"] for row in read_json(run.folder / "scores.json")["table"]} == {False, True}
+
+
 def test_another_template_makes_the_packs_anew_and_none_makes_others(file: Path) -> None:
     def key(*changes: str) -> str:
         from pandallm.pipeline.corpora import pack
@@ -203,3 +214,19 @@ def test_held_out_dialogues_are_watched_in_the_form_of_the_stage(file: Path) -> 
         assert re.fullmatch(r"(答\d。再答\d。){2}", answers)
         assert made.manifest["facts"]["bytes"] == len(answers.encode())
     assert len(keys) == 2
+
+
+def test_panda_eval_tells_of_a_model_that_is_asked_without_its_template(file: Path) -> None:
+    run, _ = run_of(file)
+    run.execute()
+    folder = str(run.folder / "models" / "instruct")
+    loaded = LoadedTasks([run.tasks()["lake"]])
+    heard = {}
+    for chat in ("off", "on"):
+        told = Told()
+        spec = make_spec(folder, loaded.tasks, {"prompts": ["text"], "chat": chat})
+        evaluate_folder(folder, loaded, spec, out=None, options=BackendOptions(devices=("cpu",)), progress=told)
+        heard[chat] = [line for line in told.lines if "chat template" in line]
+    assert heard["on"] == []
+    (line,) = heard["off"]
+    assert line.endswith("learnt dialogues with chat template chatml and is asked without; --chat on asks with it.")

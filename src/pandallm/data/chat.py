@@ -191,9 +191,10 @@ class Cutter:
                     before = full[: full.index(marked[i]["content"])]
                     rest = before[len(asked) :]
                     if not before.startswith(asked) or rest.strip():
+                        wrote, asks = (_MARK.sub("..", text)[-40:] for text in (before, asked))
                         raise BadInput(
-                            f"{self._what} cannot be trained with: what it writes before an answer ({before[-40:]!r}) is not "
-                            f"what it writes when it asks for one ({asked[-40:]!r}); name another one: {', '.join(NAMED)}."
+                            f"{self._what} cannot be trained with: what it writes before an answer ({wrote!r}) is not "
+                            f"what it writes when it asks for one ({asks!r}); name another one: {', '.join(NAMED)}."
                         )
                     found[i] = len(rest)
             self._leads[roles] = found

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pandallm.errors import BadInput
 from pandallm.progress import Progress
-from pandallm.store import exclusive, read_jsonl, write_json, write_text
+from pandallm.store import exclusive, read_json, read_jsonl, write_json, write_text
 from pandallm.tasks.spec import TaskSpec
 from pandallm.tasks.types import Question
 
@@ -139,11 +139,17 @@ def evaluate_folder(
     """
     from pandallm.evaluate.backends import close, open_backend
     from pandallm.model.folder import check_model_folder
+    from pandallm.train.chat import TEMPLATE_NAME
 
     if out is not None and out.exists():
         raise BadInput(f"{out} exists already; give a new folder with --out.")
     if options.kind in ("local", "vllm"):
         check_model_folder(Path(model))
+        learnt = read_json(Path(model) / "config.json").get(TEMPLATE_NAME)
+        if learnt and spec.chat == "off":
+            progress.say(
+                f"{model} learnt dialogues with chat template {learnt} and is asked without; --chat on asks with it."
+            )
     if options.kind == "server" and not (options.server_model or model):
         raise BadInput("--backend server needs the model's name: give it as the model, or with --server-model.")
     for line in plan(loaded, spec):
