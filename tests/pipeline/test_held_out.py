@@ -1,6 +1,7 @@
 """Held-out windows as a stage of the store, and a run that watches them."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,21 @@ def test_the_linter_speaks_before_the_first_stage_trains(recipe: Path) -> None:
     assert len(few) == 2
     assert max(few) < trained
     assert said.said[few[0]].startswith("train pretrain: only 4 steps")
+
+
+def test_a_function_of_ones_own_gets_all_lines_of_a_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "held_out_test_hook.py").write_text(
+        "seen = []\ndef log(stage, line):\n    seen.append((stage, line['step'], 'bits_per_byte' in line))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Run(load_recipe(str(recipe), [*WATCH, "seed=5", "runtime.tracking=[held_out_test_hook:log]"])).execute()
+    seen = sys.modules.pop("held_out_test_hook").seen
+    assert [s[1:] for s in seen if s[0] == "train pretrain"] == [
+        (0, True), (1, False), (2, False), (2, True), (3, False), (4, False), (4, True),
+    ]  # fmt: skip
 
 
 def test_tracking_is_checked_before_anything_is_written(recipe: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pandallm.report.charts import (
     fates,
     funnel_chart,
     headline_chart,
+    held_out_chart,
     loss_chart,
     mix_chart,
     prompt_chart,
@@ -199,6 +200,25 @@ def test_loss_chart_draws_total_and_sources_and_thins() -> None:
     assert thinning(400) == 1
     path = max(svg.split(' d="'), key=len)
     assert path.split('"')[0].count("L") <= 400
+
+
+def test_held_out_chart_draws_all_text_and_languages() -> None:
+    lines = [
+        {
+            "step": i,
+            "bits_per_byte": 4 / (i + 1),
+            "by_language": {"zh": 5 / (i + 1), "en": 3.0},
+            "by_source": {"w": 1.0},
+        }
+        for i in range(0, 20, 2)
+    ]
+    svg = held_out_chart(lines, "zh")
+    assert "全部文本" in svg
+    assert ">zh<" in svg
+    assert ">en<" in svg
+    assert ">w<" not in svg
+    assert "每字节比特数" in svg
+    assert held_out_chart([], "en") == ""
 
 
 def test_every_chart_passes_its_schema(run: Path) -> None:

@@ -311,7 +311,7 @@ def test_several_ranks_score_together_and_keep_the_same_best(tmp_path: Path) -> 
     make_base(tmp_path / "base")
     make_turning(tmp_path)
     one = _watched(WORLD, str(tmp_path), "one", "auto")
-    kinds = ("replicate", "shard_all")
+    kinds = ("replicate", "shard_gradients", "shard_all")
     results = on_ranks(2, [(_watched, {"root": str(tmp_path), "work": k, "sharding": k}) for k in kinds])
     for kind, (facts, nothing) in zip(kinds, results, strict=True):
         assert nothing == {}

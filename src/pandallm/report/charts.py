@@ -94,14 +94,23 @@ def prompt_chart(rows: Sequence[Json], models: Sequence[str], language: str) -> 
 
 def loss_chart(lines: Sequence[Json], language: str) -> str:
     """Loss over steps: the whole in ink, every source in colour. Every k-th step is drawn where there are many."""
-    total = text("all_sources", language)
+    return _curve(lines, "loss", "loss_by_source", "all_sources", "axis_loss", language)
+
+
+def held_out_chart(lines: Sequence[Json], language: str) -> str:
+    """Bits per byte of held-out text over steps: the whole in ink, every language in colour."""
+    return _curve(lines, "bits_per_byte", "by_language", "all_text", "axis_bpb", language)
+
+
+def _curve(lines: Sequence[Json], whole_key: str, parts_key: str, total_text: str, axis: str, language: str) -> str:
+    total = text(total_text, language)
     points: Points = []
     for line in lines[:: thinning(len(lines))]:
-        if line.get("loss") is not None:
-            points.append({"step": line["step"], "loss": line["loss"], "name": total})
-        for source, loss in (line.get("loss_by_source") or {}).items():
-            if loss is not None:
-                points.append({"step": line["step"], "loss": loss, "name": _clean(source)})
+        if line.get(whole_key) is not None:
+            points.append({"step": line["step"], "loss": line[whole_key], "name": total})
+        for part, value in (line.get(parts_key) or {}).items():
+            if value is not None:
+                points.append({"step": line["step"], "loss": value, "name": _clean(part)})
     if not points:
         return ""
     sources = [n for n in dict.fromkeys(p["name"] for p in points) if n != total]
@@ -115,7 +124,7 @@ def loss_chart(lines: Sequence[Json], language: str) -> str:
         "x": alt.X("step:Q", title=text("axis_step", language), axis=alt.Axis(grid=False, tickCount=5)),
         "y": alt.Y(
             "loss:Q",
-            title=text("axis_loss", language),
+            title=text(axis, language),
             scale=alt.Scale(zero=False, nice=True),
             axis=alt.Axis(tickCount=5),
         ),

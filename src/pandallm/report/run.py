@@ -21,9 +21,11 @@ class Run:
     recipe_text: str
     recipe: Json
     metrics: Mapping[str, list[Json]]  # stage -> its lines, in the order of the manifest
+    held_out: Mapping[str, list[Json]]  # the same of stages that watched held-out text
     corpora: Mapping[str, Json]  # corpus -> ledger
     packs: Mapping[str, "TokenLedger"]  # stage -> token ledger
     delta: Json
+    plan: list[Json]  # predicted against actual of trained stages
     questions: Mapping[tuple[str, str], Json]  # (task, id) -> question
     rows: list[Json]
 
@@ -62,6 +64,7 @@ def read_run(folder: Path) -> Run:
     recipe_text = recipe_file.read_text(encoding="utf-8", errors="replace") if recipe_file.is_file() else ""
     ledgers = {p.stem: _object(p) for p in sorted((folder / "ledgers").glob("*.json"))}
     metrics = {p.stem: list(read_jsonl(p)) for p in sorted((folder / "metrics").glob("*.jsonl"))}
+    held_out = {p.stem: list(read_jsonl(p)) for p in sorted((folder / "held_out").glob("*.jsonl"))}
     questions = _lines(folder / "questions.jsonl")
     return Run(
         folder=folder,
@@ -70,12 +73,14 @@ def read_run(folder: Path) -> Run:
         recipe_text=recipe_text,
         recipe=_yaml(recipe_file, recipe_text),
         metrics={name: metrics[name] for name in _ordered(metrics, order) if metrics[name]},
+        held_out={name: held_out[name] for name in _ordered(held_out, order) if held_out[name]},
         corpora={name: ledger for name, ledger in ledgers.items() if not name.startswith("pack-")},
         packs={
             name: _token_ledger(ledgers["pack-" + name])
             for name in _ordered([n.removeprefix("pack-") for n in ledgers if n.startswith("pack-")], order)
         },
         delta=_object(folder / "delta.json") if (folder / "delta.json").is_file() else {},
+        plan=_object(folder / "plan.json").get("stages") or [] if (folder / "plan.json").is_file() else [],
         questions={(str(q.get("task")), str(q.get("id"))): q for q in questions},
         rows=_lines(folder / "rows.jsonl"),
     )

@@ -25,6 +25,24 @@ TEXT: dict[str, tuple[str, str]] = {
         "每步训练损失（每个受训词元的奈特数），原样记录，未作平滑。",
     ),
     "curves_caption": ("Stage {stage}: loss over {steps} steps{thin}.", "阶段 {stage}：{steps} 步的损失{thin}。"),
+    "held_out_caption": (
+        "Stage {stage}: bits per byte of held-out text while it trained; step 0 is its start.",
+        "阶段 {stage}：训练过程中留出文本的每字节比特数；第 0 步为起点。",
+    ),
+    "all_text": ("all text", "全部文本"),
+    "plan": ("Predicted and actual", "预测与实际"),
+    "plan_note": (
+        "What was predicted of each stage just before it trained, and what its steps then took. Actual memory is the largest size "
+        "of the whole process, data stages before it included.",
+        "各阶段训练开始前的预测，以及其训练步实际的用量。实际内存为整个进程的峰值，含此前的数据阶段。",
+    ),
+    "steps": ("Steps", "步数"),
+    "tokens_predicted": ("Tokens predicted", "预测词元数"),
+    "tokens_actual": ("actual", "实际"),
+    "time_predicted": ("Time predicted", "预测用时"),
+    "time_actual": ("actual", "实际"),
+    "memory_predicted": ("Memory predicted", "预测内存"),
+    "memory_actual": ("actual", "实际"),
     "data": ("Data", "数据"),
     "funnel": ("From records read to records kept", "从读入到保留的记录"),
     "funnel_caption": (

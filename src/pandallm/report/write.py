@@ -132,7 +132,13 @@ def _figures(run: Run, confidence: str) -> dict[str, list[Markup]]:
         bits.setdefault(str(row["language"]), []).append(row)
     figures = {
         "headline": [_figure(partial(charts.headline_chart, run), "headline_caption", confidence=confidence)],
-        "curves": [_loss_figure(stage, lines) for stage, lines in run.metrics.items()],
+        "curves": [
+            *(_loss_figure(stage, lines) for stage, lines in run.metrics.items()),
+            *(
+                _figure(partial(charts.held_out_chart, lines), "held_out_caption", stage=stage)
+                for stage, lines in run.held_out.items()
+            ),
+        ],
         "funnel": [
             _figure(partial(charts.funnel_chart, ledger), "funnel_caption", corpus=name)
             for name, ledger in run.corpora.items()
