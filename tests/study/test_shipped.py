@@ -111,3 +111,32 @@ def test_the_readme_lists_every_study_and_no_other() -> None:
 
     listed = re.findall(r"^\| `([\w-]+)` \|", (FOLDER / "README.md").read_text(encoding="utf-8"), re.M)
     assert sorted(listed) == sorted(p.stem for p in STUDIES)
+
+
+@pytest.mark.parametrize("path", [p for p in STUDIES if p.stem.endswith(("-135m", "-7b"))], ids=lambda p: p.stem)
+def test_studies_for_gpus_are_planned_without_their_data(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pandallm.study.plan import plan_study
+
+    monkeypatch.setenv("PANDA_DATA", str(tmp_path / "nothing"))
+    study = load_study(path)
+    plan = plan_study(study, make_arms(study, [f"runtime.store={tmp_path}"]), on="16xA100-80G")
+    assert plan["runs"] == len(plan["arms"]) * 3
+    assert plan["costs"]["fits"]
+    assert 0 < plan["costs"]["hours"] <= plan["costs"]["hours_without_sharing"]
+    if path.stem.endswith("-135m"):  # meant for twenty minutes of one GPU
+        one = plan_study(study, make_arms(study, [f"runtime.store={tmp_path}"]), on="1xA100-80G")
+        assert one["costs"]["hours"] < 1 / 3
+
+
+def test_a_small_study_is_planned_with_the_least_effect_it_finds(tmp_path: Path) -> None:
+    from pandallm.study.plan import plan_study
+
+    study = load_study(FOLDER / "answer-noise.yaml")
+    study.spec = study.spec.model_copy(update={"seeds": (1,)})
+    plan = plan_study(study, make_arms(study, [f"runtime.store={tmp_path}"]), costs=False)
+    made = {s["kind"]: s["made"] for s in plan["stages"]}
+    assert (made["train"], made["tokenizer"]) == (2 + 4, 1)  # base and pretraining once, instructions four times
+    facts = next(d for d in plan["detectable"] if d["metric"] == "facts")
+    assert (facts["questions"], facts["clusters"]) == (288, 72)
