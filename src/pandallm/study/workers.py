@@ -15,7 +15,7 @@ from typing import Any
 
 from pandallm.errors import Busy, Interrupted, PandaError
 from pandallm.progress import Progress, Task
-from pandallm.study.folder import Job
+from pandallm.study.folder import Job, write_outcome
 
 #: Seconds that a stopped worker may take to save what it is training.
 GRACE = 120.0
@@ -29,6 +29,7 @@ class _Worker:
     pipe: Connection
     job: Job | None = None
     making: set[str] = field(default_factory=set)  # stages that its run makes
+    began: float = 0.0
 
 
 class Shared:
@@ -63,12 +64,7 @@ def run_in_processes(waiting: deque[Job], count: int, progress: Progress, task: 
     bars: dict[str, Any] = {}
     with stop_signals() as stopped:
         try:
-            for i in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(theirs, i, count), name=f"study worker {i}")
-                process.start()
-                theirs.close()
-                workers.append(_Worker(process, ours))
+            workers += [_worker(context, i, count) for i in range(count)]
             while waiting or any(w.job for w in workers):
                 if stopped:
                     raise Interrupted(f"Stopped by {stopped[0]}; run the same command again to go on.")
@@ -78,11 +74,17 @@ def run_in_processes(waiting: deque[Job], count: int, progress: Progress, task: 
                     job = worker.job
                     try:
                         kind, *content = worker.pipe.recv()
-                    except EOFError:
-                        name = job.name if job else "no run"
-                        raise PandaError(
-                            f"A study's process has died (exit code {worker.process.exitcode}) at work on {name}; it may lack memory: take fewer --jobs."
-                        ) from None
+                    except (EOFError, OSError):
+                        worker.process.join()
+                        died = f"Its process died (exit code {worker.process.exitcode}); it may lack memory: take fewer --jobs."
+                        if job is None:
+                            raise PandaError(f"A worker of the study is gone before it had a run. {died}") from None
+                        write_outcome(job, "failed", time.time() - worker.began, died)
+                        _draw(bars, progress, job.name, None, 0.0, "")
+                        note_end(job, died, progress, task, summary)
+                        number = workers.index(worker)
+                        workers[number] = _worker(context, number, count)
+                        break  # the list of pipes is another one now
                     if kind == "say":
                         progress.say(content[0])
                     elif kind == "bar":
@@ -103,6 +105,15 @@ def run_in_processes(waiting: deque[Job], count: int, progress: Progress, task: 
             _end(workers)
 
 
+def _worker(context: Any, number: int, count: int) -> _Worker:
+    """A new process, waiting for its first run."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, number, count), name=f"study worker {number}")
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
 def _start(waiting: deque[Job], workers: list[_Worker], shared: Shared) -> None:
     """Give each idle worker the first run that makes nothing that another is making."""
     for worker in workers:
@@ -113,7 +124,7 @@ def _start(waiting: deque[Job], workers: list[_Worker], shared: Shared) -> None:
             missing = shared.missing(job)
             if not missing & making:
                 waiting.remove(job)
-                worker.job, worker.making = job, missing
+                worker.job, worker.making, worker.began = job, missing, time.time()
                 worker.pipe.send(job)
                 break
 
