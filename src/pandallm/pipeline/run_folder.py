@@ -24,6 +24,7 @@ def write_run_folder(
 ) -> dict[str, Any]:
     """Fill the run folder by the contract in docs/design.md. Returns scores.json."""
     from pandallm.evaluate.summary import summarize
+    from pandallm.pipeline.plan.actual import PLAN_FILE, compared
     from pandallm.pipeline.run import link_folder
 
     folder = run.folder
@@ -44,6 +45,8 @@ def write_run_folder(
             )
             if (found := record.artifact.path / "logs" / "held_out.jsonl").is_file():
                 copy(found, folder / "held_out" / f"{record.name.removeprefix('train ')}.jsonl")
+    stages = compared([record.to_json() for record in run.records], folder)
+    write_json(folder / PLAN_FILE, {"stages": stages})
     for name, (path, _) in models.items():
         link_folder(path, folder / "models" / name)
     if delta:

@@ -85,14 +85,18 @@ def train(run: "Run", job: TrainingJob, cost: float = 0.0) -> Artifact:
     processes = local_processes(run.recipe.runtime)
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
+        from pandallm.pipeline.plan.actual import predict_stage
+
+        # Before the first step, so that it can be compared with what came.
+        predicted = {"predicted": predict_stage(run, job.spec, job.packs, job.start, processes)}
         arguments = job.arguments(run, work.folder)
         if processes > 1:
             from pandallm.train.launch import launch_stage
 
-            return launch_stage(processes, **arguments, progress=progress)
+            return {**launch_stage(processes, **arguments, progress=progress), **predicted}
         from pandallm.train.loop import train_stage
 
-        return train_stage(**arguments, progress=progress)
+        return {**train_stage(**arguments, progress=progress), **predicted}
 
     return run.stage(f"train {job.name}", "train", job.settings, job.inputs, make, cost=cost, resumes=True)
 

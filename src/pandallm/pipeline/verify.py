@@ -21,6 +21,7 @@ def verify_run(folder: Path) -> dict[str, Any]:
 
     from pandallm.evaluate.spec import EvaluateSpec
     from pandallm.evaluate.summary import summarize
+    from pandallm.pipeline.plan.actual import PLAN_FILE, compared
 
     alone = folder / "evaluate.yaml"  # of `panda eval`; a run's settings stand in its recipe
     needed = (
@@ -44,6 +45,9 @@ def verify_run(folder: Path) -> dict[str, Any]:
     check_rows(rows, questions, tasks, spec.normalize, folder / "rows.jsonl")
     stored, rebuilt = read_json(folder / "scores.json"), summarize(rows, bits, questions, tasks, spec)
     numbers = compare(stored, rebuilt, "scores.json")
+    if (folder / PLAN_FILE).is_file():
+        stages = read_json(folder / "manifest.json")["stages"]
+        numbers += compare(read_json(folder / PLAN_FILE), {"stages": compared(stages, folder)}, PLAN_FILE)
     return {"rows": len(rows), "numbers": numbers}
 
 

@@ -26,10 +26,10 @@ TEXT: dict[str, tuple[str, str]] = {
     ),
     "curves_caption": ("Stage {stage}: loss over {steps} steps{thin}.", "阶段 {stage}：{steps} 步的损失{thin}。"),
     "held_out_caption": (
-        "Stage {stage}: bits per byte of held-out text while it trained; step 0 is its start.",
-        "阶段 {stage}：训练过程中留出文本的每字节比特数；第 0 步为起点。",
+        "Stage {stage}: bits per byte of held-out text while it trained; step 0 is its start, ink the text that decides about stopping.",
+        "阶段 {stage}：训练过程中留出文本的每字节比特数；第 0 步为起点，黑线为决定是否停止的文本。",
     ),
-    "all_text": ("all text", "全部文本"),
+    "all_text": ("deciding text", "决定性文本"),
     "plan": ("Predicted and actual", "预测与实际"),
     "plan_note": (
         "What was predicted of each stage just before it trained, and what its steps then took. Actual memory is the largest size "

@@ -17,8 +17,9 @@ from pandallm.pipeline.plan.memory import (
 from pandallm.pipeline.plan.tokens import StageTokens
 from pandallm.train.spec import TrainSpec
 
-#: Cost of a step where layers are computed again, without being 1: forward again on top of forward and backward.
-CHECKPOINTING_COST = 4 / 3
+#: Cost of a step by gradient checkpointing, without it being 1: the layers' forward again on top of forward and backward; of it only
+#: what is cheap (a guess).
+CHECKPOINTING_COST: dict[bool | str, float] = {False: 1.0, "selective": 1.05, True: 4 / 3}
 #: Most devices that are proposed where the ones asked for do not hold a stage.
 MOST_DEVICES = 4096
 
@@ -130,7 +131,7 @@ def fit_stage(
             per_node=place.per_node,
             checkpointing=checkpointing,
         )
-        cost = (SHARDING_COST[sharding] if gpus > 1 else 1.0) * (CHECKPOINTING_COST if checkpointing else 1.0)
+        cost = (SHARDING_COST[sharding] if gpus > 1 else 1.0) * CHECKPOINTING_COST[checkpointing]
         cost *= 1.0 if limit == spec.micro_batch_tokens else 1.05
         return Choice(sharding, checkpointing, limit, memory, memory.peak <= room, cost)
 
@@ -139,9 +140,7 @@ def fit_stage(
     limits = [spec.micro_batch_tokens]
     if spec.micro_batch_tokens > spec.sequence_length:
         limits.append(spec.sequence_length)
-    ways: list[bool | str] = [False, True]
-    if spec.gradient_checkpointing not in ways:
-        ways.append(spec.gradient_checkpointing)
+    ways: tuple[bool | str, ...] = (False, "selective", True)
     table = [choice(s, c, limit, gpus) for limit in limits for s in kinds for c in ways]
     own = [
         c

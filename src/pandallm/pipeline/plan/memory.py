@@ -9,7 +9,7 @@ saved-tensor hooks on this package's forward, for float32 and bfloat16 on a CPU 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 from pandallm.model.shape import ModelShape
 from pandallm.train.spec import LoraMethod, TrainSpec
@@ -21,8 +21,8 @@ SHARDINGS = ("replicate", "shard_gradients", "hybrid", "shard_all")
 CHUNK_LOGITS = {"cpu": 2**24, "gpu": 2**28}
 CHUNK_BFLOAT16_CPU = 2**26
 SOFTMAX_LOGITS_CPU = 2**19
-#: Python with torch and transformers loaded, and what their first step loads: measured on Linux with torch 2.13 for the CPU; a guess for a CUDA context.
-RUNTIME_BYTES = {"cpu": 0.43e9, "gpu": 1.5e9}
+#: Python with torch and transformers loaded, and what a first step loads: measured on Linux with torch 2.13 for the CPU; a guess for a CUDA context.
+RUNTIME_BYTES = {"cpu": 0.535e9, "gpu": 1.5e9}
 #: Rows of unlike examples are padded in float32 attention on a CPU, at most twofold.
 PADDING = 1.15
 #: glibc keeps the holes that activations leave: resident by alive bytes, measured on a CPU at 4,096 tokens of a model of 11 million parameters.
@@ -52,7 +52,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process. `alive`: the peak of what is in use; `peak`: with what the allocator keeps."""
+    """Bytes of one process. `alive`: the peak of what is in use; `peak`: with what the allocator keeps. `snapshot`: the copy that a
+    checkpoint is written from, in the host's memory."""
 
     weights: float
     gradients: float
@@ -60,6 +61,7 @@ class Memory:
     copies: float
     activations: float
     loss: float
+    snapshot: float
     runtime: float
     alive: float
     peak: float
@@ -163,9 +165,11 @@ def kept_for_backward(
     if not checkpointing:
         return shape.layers * layer, 0.0
     entry = 4.0 * shape.hidden_size * tokens  # the residual stream that enters a layer, float32
-    if checkpointing == "selective":
+    if checkpointing == "selective":  # train/recompute.py: products and attention in the dtype computed in
         number = 4 if dtype == "float32" else 2
-        entry += number * tokens * shape.heads * shape.head_size
+        attention, narrow = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+        kept = 2 * attention + 2 * narrow + 2 * shape.hidden_size + 2 * shape.intermediate_size
+        entry += number * tokens * kept
     return shape.layers * entry, layer
 
 
@@ -199,11 +203,12 @@ def stage_memory(
     gpus: int = 1,
     per_node: int = 8,
     checkpointing: bool | str | None = None,
+    saves: bool = True,
 ) -> Memory:
     """Memory of one process of a stage.
 
     dtype: float32 or bfloat16, resolved. tokens: of the largest micro-batch. micro_batches: of a step on one process.
-    checkpointing None: as the stage says.
+    checkpointing None: as the stage says. saves: checkpoints are written while it trains, not at its end alone.
     """
     checkpointing = spec.gradient_checkpointing if checkpointing is None else checkpointing
     parts = model_parts(shape, spec)
@@ -241,6 +246,11 @@ def stage_memory(
         at_end = max(at_end, gradients + 4 * (parts.trained if divide == 1 else parts.trained_rest + parts.adapters))
     most = max(at_head, in_backward, at_end)
     passing = most - max(0.0, min(most, gradients if micro_batches > 1 else head_gradient))
+    trained = parts.trained_matrices / divide + parts.trained_rest + parts.adapters
+    snapshot = 4 * trained + optimizer
+    on_host = kind == "gpu"
+    beside = 0.0 if on_host or not saves else snapshot
+    top = held + max(most + beside, 0.0 if on_host else snapshot)
     runtime = RUNTIME_BYTES[kind]
     holes = CPU_HOLES[dtype] if kind == "cpu" else 1.0
     return Memory(
@@ -250,9 +260,10 @@ def stage_memory(
         copies=copies + gathered,
         activations=max(kept + around, kept + again + moving),
         loss=logits + head_gradient,
+        snapshot=snapshot,
         runtime=runtime,
-        alive=held + most + runtime,
-        peak=held + most + (holes - 1) * passing + runtime,
+        alive=top + runtime,
+        peak=top + (holes - 1) * passing + runtime,
     )
 
 
@@ -263,7 +274,3 @@ def micro_batch_tokens(spec: TrainSpec, row_tokens: float, rows_per_process: flo
     longest = float(spec.sequence_length if full else min(spec.sequence_length, 2 * row))
     room = longest * max(1, spec.micro_batch_tokens // longest) if full else float(spec.micro_batch_tokens)
     return max(min(longest, room), min(room, longest * max(1.0, rows_per_process)))
-
-
-def summary(memory: Memory) -> dict[str, Any]:
-    return memory.to_json()

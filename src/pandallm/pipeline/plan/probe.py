@@ -5,7 +5,6 @@ are read; otherwise rows are made up of examples as long as the plan says.
 """
 
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pandallm.errors import BadInput, PandaError
+from pandallm.errors import PandaError
 from pandallm.model.shape import ModelShape
 from pandallm.store import read_json, read_jsonl, write_json
 from pandallm.train.spec import TrainSpec
@@ -260,6 +259,7 @@ def made_up_packs(
         "truncated": 0,
         "over_budget": 0,
         "exposures": tokens,
+        "trained_exposures": trained,
         "passes": 1.0,
         "share": 1.0,
     }
@@ -280,17 +280,3 @@ def made_up_packs(
         "ledger": {"sources": {"random": total}, "total": total},
     }
     write_json(out / "pack.json", facts)
-
-
-def check_probe(shape: ModelShape, spec: TrainSpec, memory_bytes: float | None, needed_bytes: float) -> None:
-    """Raise BadInput where the stage cannot be tried here: it would not fit into memory."""
-    if memory_bytes is not None and needed_bytes > memory_bytes:
-        raise BadInput(
-            f"--probe: a stage needs about {needed_bytes / 1e9:,.0f} GB on one device, this machine has {memory_bytes / 1e9:,.0f} GB; "
-            "probe on a machine like the one that will train."
-        )
-
-
-def probe_json(result: Mapping[str, Any]) -> str:
-    """One line for a log."""
-    return json.dumps(result, sort_keys=True)

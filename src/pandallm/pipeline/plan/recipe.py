@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pandallm.errors import BadInput
-from pandallm.model.devices import device_of_gpu, devices, parse_devices
+from pandallm.model.devices import DeviceSpec, device_of_gpu, devices, parse_devices
 from pandallm.model.shape import ModelShape
 from pandallm.pipeline.plan.base import base_shape
 from pandallm.pipeline.plan.estimate import Estimates
@@ -92,7 +92,7 @@ def _here(
     recipe: Recipe, shape: ModelShape, specs: dict[str, TrainSpec], tokens: dict[str, StageTokens], table: Json
 ) -> tuple[Place, str | None]:
     """This machine, where it can hold every stage; else ELSEWHERE, and a sentence that says so."""
-    place = _machine(recipe, table)
+    place = this_machine(recipe, table)
     fits = [_fit(place, shape, specs[n], tokens[n], recipe) for n in specs]
     if all(f.chosen.fits or f.proposal for f in fits):
         return place, None
@@ -104,11 +104,12 @@ def _here(
     )
 
 
-def _machine(recipe: Recipe, table: Json) -> Place:
+def this_machine(recipe: Recipe, table: dict[str, DeviceSpec], processes: int | None = None) -> Place:
+    """This machine as a place: its GPUs where it has some that the table knows, else its processor."""
     gpus = gpus_here() if recipe.runtime.device != "cpu" else []
     name = device_of_gpu(gpus[0], table) if gpus else None
     if name:
-        return Place(name, recipe.runtime.gpus or 1, table[name], "gpu")
+        return Place(name, processes or recipe.runtime.gpus or 1, table[name], "gpu")
     return this_cpu(recipe.runtime.threads)
 
 
@@ -196,9 +197,7 @@ def training_flops(shape: ModelShape, spec: TrainSpec, tokens: StageTokens) -> f
     Frozen matrices need no gradient of their own: a third of theirs falls away.
     """
     context, share = tokens.context_tokens, tokens.trained_share
-    each = shape.training_flops_per_token(context, share, checkpointing=bool(spec.gradient_checkpointing))
-    if spec.gradient_checkpointing == "selective":  # attention is kept
-        each -= 2.0 * shape.layers * shape.heads * shape.head_size * context
+    each = shape.training_flops_per_token(context, share, checkpointing=spec.gradient_checkpointing is True)
     parts = model_parts(shape, spec)
     saved = 2 * (parts.matrices - parts.trained_matrices)
     if isinstance(spec.method, LoraMethod):
@@ -294,7 +293,7 @@ def _probe(stored: StoredStages, shape: ModelShape, tokens: dict[str, StageToken
     from pandallm.pipeline.plan.hours import rate_key, remember_rate
     from pandallm.pipeline.plan.probe import probe_stage
 
-    place = replace(_machine(stored.recipe, table), count=1)
+    place = replace(this_machine(stored.recipe, table), count=1)
     seen = []
     for name, (spec, _, _) in stored.plans().items():
         dtype = _dtype(spec, place)

@@ -57,19 +57,30 @@ def _stage_lines(stage: Json, place: Json) -> list[str]:
         f"  time    {hours(stage['hours'])}, {stage['hours']['seconds_per_step']:.3g} s a step ({_BY[stage['hours']['by']]})"
         + (f", MFU {stage['mfu']:.0%}" if place["kind"] == "gpu" else "")
         + (f", {money(stage['usd'])}" if stage["usd"] else ""),
-        "  memory  " + "; ".join(_choice(c, stage) for c in stage["choices"]),
+        *_memory_lines(stage),
     ]
     said = [*(f"  warning {w}" for w in stage["warnings"]), *(f"  hint    {h}" for h in stage["hints"])]
     return [*lines, *said, ""]
 
 
+def _memory_lines(stage: Json) -> list[str]:
+    """A line for each way that weights lie: GiB of one device without, with selective and with full gradient checkpointing."""
+    by_sharding: dict[str, list[Json]] = {}
+    for choice in stage["choices"]:
+        by_sharding.setdefault(choice["sharding"], []).append(choice)
+    lines = []
+    for sharding, choices in by_sharding.items():
+        told = ", ".join(_choice(c, stage) for c in sorted(choices, key=lambda c: -c["peak_gib"]))
+        lines.append(f"  memory  {sharding}: {told}")
+    return lines
+
+
 def _choice(choice: Json, stage: Json) -> str:
-    again = {False: "", True: " + checkpointing"}.get(choice["gradient_checkpointing"], " + selective checkpointing")
-    own = (
-        choice["sharding"] == stage["sharding"] and choice["gradient_checkpointing"] == stage["gradient_checkpointing"]
-    )
+    checkpointing = choice["gradient_checkpointing"]
+    words = {False: "no checkpointing", True: "checkpointing"}.get(checkpointing, f"{checkpointing} checkpointing")
+    own = choice["sharding"] == stage["sharding"] and checkpointing == stage["gradient_checkpointing"]
     verdict = "fits" if choice["fits"] else "too much"
-    return f"{'*' if own else ''}{choice['sharding']}{again} {choice['peak_gib']:,.1f} GiB {verdict}"
+    return f"{words} {choice['peak_gib']:,.1f} GiB {verdict}{' (the recipe)' if own else ''}"
 
 
 def _data_lines(data: Iterable[Json]) -> list[str]:

@@ -22,6 +22,19 @@ class _Missing(Exception):
     """A stage that the store lacks."""
 
 
+def _variant_parts(spec: TrainSpec) -> list[dict[str, Any]]:
+    """What of a variant may stand in the stage's key, the usual first."""
+    from pandallm.train.variants import PLAIN, key_part
+
+    layers = ("plain", "bfloat16", "onednn", "liger")
+    variants = [{**PLAIN, "layers": kind, "compiled": compiled} for compiled in (False, True) for kind in layers]
+    parts: list[dict[str, Any]] = []
+    for variant in variants:
+        if (part := key_part(variant, spec)) not in parts:
+            parts.append(part)
+    return parts
+
+
 class StoredStages(Run):
     """A run that only looks. `found`: name of each stage that the store holds -> artifact."""
 
@@ -52,6 +65,29 @@ class StoredStages(Run):
             return artifact
         if kind in ("evaluate", "delta"):  # nothing depends on them
             return Artifact("", Path(), "", {"facts": {}})
+        raise _Missing(name)
+
+    def train(
+        self,
+        name: str,
+        spec: TrainSpec,
+        packs: Artifact,
+        start: tuple[Path, str],
+        cost: float,
+        watched: Artifact | None = None,
+    ) -> tuple[Path, str]:
+        """As a run's, whichever variant it was trained by: finding out which one would be taken now needs torch."""
+        from pandallm.pipeline.corpora import train_settings
+
+        inputs = {"packs": packs.digest, "start": start[1], **({"held_out": watched.digest} if watched else {})}
+        settings = train_settings(self.recipe, spec)
+        if spec.watch is None:
+            settings.pop("watch", None)
+        for part in _variant_parts(spec):
+            artifact = self.store.find(Store.key("train", VERSIONS["train"], settings | part, inputs))
+            if artifact is not None:
+                self.found[f"train {name}"] = artifact
+                return artifact.path / "model", artifact.digest
         raise _Missing(name)
 
     def plans(self) -> dict[str, tuple[TrainSpec, str, str | None]]:
