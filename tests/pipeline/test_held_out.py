@@ -13,7 +13,7 @@ from pandallm.evaluate.bits import read_held_out, score_documents
 from pandallm.model.folder import load_model, load_tokenizer
 from pandallm.pipeline.data import build_data
 from pandallm.pipeline.graph import stage_graph
-from pandallm.pipeline.held_out import _spaced, write_windows
+from pandallm.pipeline.held_out import _spaced, held_out_settings, write_windows
 from pandallm.pipeline.run import Run
 from pandallm.progress import SILENT
 from pandallm.recipe.load import load_recipe
@@ -82,7 +82,14 @@ def test_bits_of_the_windows_are_those_of_the_evaluation(recipe: Path, tmp_path:
     run = Run(load_recipe(str(recipe), WATCH))
     corpus, (base, _) = run.corpus("texts").path, run.start()
     facts = write_windows(
-        {"texts": corpus}, base, tmp_path / "w", documents=None, sequence_length=64, name="pretrain", progress=SILENT
+        {"texts": corpus},
+        base,
+        tmp_path / "w",
+        decide=["texts"],
+        documents=None,
+        sequence_length=64,
+        name="pretrain",
+        progress=SILENT,
     )
     documents = read_held_out(corpus)
     model = load_model(base)
@@ -117,6 +124,22 @@ def test_a_corpus_that_keeps_nothing_is_refused_before_anything_is_read(recipe: 
     ):
         load_recipe(str(recipe), ["stages.pretrain.watch={corpora: [text]}"])
     load_recipe(str(recipe), ["stages.pretrain.watch={}"])
+    with pytest.raises(BadInput, match=r"pretrain\.watch\.decide\.0: unknown watched corpus 'talks'\. Known: texts"):
+        load_recipe(str(recipe), ["stages.pretrain.watch={decide: [talks]}"])
+
+
+@pytest.mark.parametrize(
+    ("watch", "decide"),
+    [
+        ("{}", ["talks"]),
+        ("{corpora: [texts, talks]}", ["talks"]),
+        ("{corpora: [texts]}", ["texts"]),
+        ("{corpora: [texts, talks], decide: [texts]}", ["texts"]),
+    ],
+)
+def test_the_own_corpus_decides_where_it_is_watched(recipe: Path, watch: str, decide: list[str]) -> None:
+    loaded = load_recipe(str(recipe), ["corpora.talks.held_out={documents: 2}", f"stages.instruct.watch={watch}"])
+    assert held_out_settings(loaded.stages["instruct"], "talks")["decide"] == decide
 
 
 def test_a_corpus_whose_documents_are_all_gone_is_refused(recipe: Path, tmp_path: Path) -> None:
@@ -124,7 +147,7 @@ def test_a_corpus_whose_documents_are_all_gone_is_refused(recipe: Path, tmp_path
     with pytest.raises(BadInput, match=r"stages\.x\.watch: corpus talks holds no held-out document"):
         write_windows(
             {"talks": run.corpus("talks").path}, run.start()[0], tmp_path / "w",
-            documents=9, sequence_length=64, name="x", progress=SILENT,
+            decide=["talks"], documents=9, sequence_length=64, name="x", progress=SILENT,
         )  # fmt: skip
 
 

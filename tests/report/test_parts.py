@@ -213,7 +213,7 @@ def test_held_out_chart_draws_all_text_and_languages() -> None:
         for i in range(0, 20, 2)
     ]
     svg = held_out_chart(lines, "zh")
-    assert "全部文本" in svg
+    assert "决定性文本" in svg
     assert ">zh<" in svg
     assert ">en<" in svg
     assert ">w<" not in svg

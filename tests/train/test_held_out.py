@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,16 @@ def make_windows(base: Path, out: Path) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bits, "read_held_out", lambda folder: DOCUMENTS)
-        write_windows({"texts": Path()}, base, out, documents=None, sequence_length=64, name="base", progress=SILENT)
+        write_windows(
+            {"texts": Path()},
+            base,
+            out,
+            decide=["texts"],
+            documents=None,
+            sequence_length=64,
+            name="base",
+            progress=SILENT,
+        )
     return out
 
 
@@ -99,6 +109,7 @@ def test_watching_changes_no_weight_and_its_lines_tell_sources_and_languages(
     lines = lines_of(tmp_path / "watched")
     assert [line["step"] for line in lines] == [0, 8, 16, 20]
     assert [set(line["by_source"]) for line in lines] == [{"wiki", "qa"}] * 4
+    assert all(line["by_corpus"] == {"texts": line["bits_per_byte"]} for line in lines)
     assert set(lines[0]["by_language"]) == {"zh", "en"}
     total = sum(d.bytes for d in DOCUMENTS)
     english = DOCUMENTS[2].bytes
@@ -141,7 +152,7 @@ def make_turning(folder: Path) -> None:
     np.save(out / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
     np.save(out / "groups.npy", np.zeros(len(unseen), np.uint16))
     group = {"corpus": "c", "source": "s", "language": "zh", "documents": len(unseen), "bytes": BYTES, "tokens": 0}
-    (out / "held_out.json").write_text(json.dumps({"groups": [group], "sequence_length": 64}))
+    (out / "held_out.json").write_text(json.dumps({"groups": [group], "decide": ["c"], "sequence_length": 64}))
 
 
 @pytest.fixture(scope="session")
@@ -269,6 +280,30 @@ def test_a_death_around_the_best_weights_changes_nothing(
     assert facts["held_out"] == whole["held_out"]
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(weights(tmp_path / "cut")[name], tensor), name
+
+
+def test_only_the_deciding_corpora_decide(base: Path, held_out: Path, tmp_path: Path) -> None:
+    """Two corpora are watched; the one that decides gets better while the other gets worse."""
+    folder = tmp_path / "windows"
+    shutil.copytree(held_out, folder)
+    facts = json.loads((folder / "held_out.json").read_text())
+    for group in facts["groups"]:
+        group["corpus"] = "old" if group["language"] == "en" else "new"
+    (folder / "held_out.json").write_text(json.dumps({**facts, "decide": ["new"]}))
+    watch = HeldOutWatch(folder, WatchSpec(patience=1), tmp_path / "work", WORLD, 64, "train base")
+    watch.open(None)
+    bytes_of = [g["bytes"] for g in facts["groups"]]
+    forward = Forward(load_model(base), torch.float32)
+    for step, bits in ((1, [300.0, 30.0, 100.0]), (2, [200.0, 20.0, 900.0]), (3, [210.0, 20.0, 100.0])):
+        watch.windows.bits = lambda *_, bits=bits: bits  # type: ignore[method-assign,misc]
+        watch.measure(forward, step, 0.0)
+        assert watch.stop == (step == 3)
+    watch.close()
+    lines = lines_of(tmp_path / "work")
+    assert [line["best"] for line in lines] == [True, True, False]
+    assert lines[1]["bits_per_byte"] == lines[1]["by_corpus"]["new"] == pytest.approx(220 / sum(bytes_of[:2]))
+    assert lines[1]["by_corpus"]["old"] == pytest.approx(900 / bytes_of[2])
+    assert set(lines[1]["by_source"]) == {"new/wiki", "new/qa", "old/qa"}
 
 
 def test_text_without_a_finite_loss_stops(base: Path, held_out: Path, tmp_path: Path) -> None:

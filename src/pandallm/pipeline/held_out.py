@@ -1,6 +1,6 @@
 """Held-out text of a stage as windows of tokens, a small stage of the store made before anything trains."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,19 @@ def watched_corpora(spec: TrainSpec, corpus: str) -> tuple[str, ...]:
     return (spec.watch.corpora or (corpus,)) if spec.watch else ()
 
 
+def deciding_corpora(spec: TrainSpec, corpus: str) -> tuple[str, ...]:
+    """Which of the watched corpora decide about early stop and best weights."""
+    watched = watched_corpora(spec, corpus)
+    assert spec.watch is not None
+    return spec.watch.decide or ((corpus,) if corpus in watched else watched)
+
+
 def held_out_settings(spec: TrainSpec, corpus: str) -> dict[str, Any]:
     """What the windows depend on besides the corpora's held-out text and the tokenizer."""
     assert spec.watch is not None
     settings = {
         "corpora": list(watched_corpora(spec, corpus)),
+        "decide": list(deciding_corpora(spec, corpus)),
         "documents": spec.watch.documents,
         "sequence_length": spec.sequence_length,
     }
@@ -61,7 +69,7 @@ def held_out(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact | 
 
 
 def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: settings[k] for k in ("documents", "sequence_length")}
+    return {k: settings[k] for k in ("decide", "documents", "sequence_length")}
 
 
 def write_windows(
@@ -69,6 +77,7 @@ def write_windows(
     tokenizer: Path,
     out: Path,
     *,
+    decide: Sequence[str],
     documents: int | None,
     sequence_length: int,
     name: str,
@@ -125,7 +134,7 @@ def write_windows(
     for array, values in arrays.items():
         np.save(out / f"{array}.npy", values, allow_pickle=False)
     facts = [{k: v for k, v in group.items() if k != "number"} for group in groups.values()]
-    write_json(out / "held_out.json", {"groups": facts, "sequence_length": sequence_length})
+    write_json(out / "held_out.json", {"groups": facts, "decide": list(decide), "sequence_length": sequence_length})
     return {"windows": len(lengths), **{k: sum(g[k] for g in facts) for k in ("documents", "bytes", "tokens")}}
 
 

@@ -267,7 +267,7 @@ def copy_run(run: FinishedRun, out: Path) -> None:
     for name in ("scores.json", "tasks.json", "delta.json", "bits_per_byte.jsonl"):
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, out / name)
-    for name in ("ledgers", "contamination", "metrics"):
+    for name in ("ledgers", "contamination", "metrics", "held_out"):
         if (run.folder / name).is_dir():
             shutil.copytree(run.folder / name, out / name)
     if (run.folder / "rows.jsonl").is_file():

@@ -249,6 +249,9 @@ def _check_names(recipe: Recipe, document: Document, overridden: Mapping[tuple[s
             continue
         for i, corpus in enumerate(stage_spec.watch.corpora):
             refuse([*field, "watch", "corpora", i], "corpus", corpus, corpora)
+        for i, corpus in enumerate(stage_spec.watch.decide):
+            watched_names = sorted(stage_spec.watch.corpora or (stage_spec.corpus,))
+            refuse([*field, "watch", "decide", i], "watched corpus", corpus, watched_names)
         for corpus in stage_spec.watch.corpora or (stage_spec.corpus,):
             if (watched := recipe.corpora.get(corpus)) and not _keeps_documents(watched):
                 place = _where([*field, "watch"], document, overridden)

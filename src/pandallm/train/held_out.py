@@ -2,7 +2,7 @@
 
 A folder of held-out windows holds `input_ids.npy` (uint32, all windows one after the other), `scored.npy` (uint8, 1 where a
 token's prediction counts), `offsets.npy` (int64, windows + 1), `groups.npy` (uint16, the group of each window) and `held_out.json`:
-`{"groups": [{"corpus", "source", "language", "documents", "bytes", "tokens"}], "sequence_length"}`.
+`{"groups": [{"corpus", "source", "language", "documents", "bytes", "tokens"}], "decide": [corpora], "sequence_length"}`.
 """
 
 import json
@@ -36,6 +36,7 @@ class HeldOutWindows:
     def __init__(self, folder: Path) -> None:
         facts = read_json(folder / "held_out.json")
         self.groups: list[dict[str, Any]] = facts["groups"]
+        self.decide: list[str] = facts["decide"]
         try:
             arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS]
         except (OSError, ValueError) as e:
@@ -163,8 +164,9 @@ class HeldOutWatch:
         """
         bits = self.windows.bits(forward, self.micro_batch_tokens, self.world)
         groups = self.windows.groups
-        value = sum(bits) / sum(g["bytes"] for g in groups)
-        if not math.isfinite(value):
+        deciding = [(b, g["bytes"]) for b, g in zip(bits, groups, strict=True) if g["corpus"] in self.windows.decide]
+        value = sum(b for b, _ in deciding) / sum(size for _, size in deciding)
+        if not math.isfinite(sum(bits)):
             raise PandaError(
                 f"{self.name}: held-out text has no finite loss after step {step}: lower optimizer.lr or look at the data."
             )
@@ -183,6 +185,7 @@ class HeldOutWatch:
             "step": step,
             "seconds": seconds,
             "bits_per_byte": value,
+            "by_corpus": _per_byte(groups, bits, "corpus"),
             "by_source": _per_byte(groups, bits, "source"),
             "by_language": _per_byte(groups, bits, "language"),
             "best": better,
@@ -216,7 +219,7 @@ class HeldOutWatch:
 
 
 def _per_byte(groups: list[dict[str, Any]], bits: list[float], key: str) -> dict[str, float]:
-    """Bits per byte by source (`corpus/source` where several corpora are watched) or by language."""
+    """Bits per byte by corpus, by source (`corpus/source` where several corpora are watched) or by language."""
     corpora = {g["corpus"] for g in groups}
     sums: dict[str, list[float]] = {}
     for group, amount in zip(groups, bits, strict=True):

@@ -59,6 +59,9 @@ class WatchSpec(Spec):
 
     every: int = Field(100, gt=0)  # steps between evaluations; the start and the end are scored as well
     corpora: tuple[str, ...] = ()  # whose held-out text; the stage's own where left out
+    # Of these, whose text decides about patience and keep_best: the stage's own where it is watched, else all. A base's language
+    # that is only watched for what is forgotten must not stop the learning of another.
+    decide: tuple[str, ...] = ()
     documents: int | None = Field(200, gt=0)  # at most so many of each corpus, evenly spaced; null: all
     patience: int | None = Field(None, gt=0)
     keep_best: bool = False
