@@ -95,6 +95,25 @@ def test_one_recipe_is_compared_with_itself_under_overrides(capsys: pytest.Captu
     assert [s["field"] for s in json.loads(out)["settings"]] == ["seed"]
 
 
+def test_hours_of_training_are_told_by_what_is_shared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no store
+    paths = [str(RECIPES / f"panda-{name}.yaml") for name in ("7b", "instruct-7b")]
+    code, out, _ = panda(capsys, *paths, "--on", "16xA100-80G", "--json")
+    assert code == 0
+    hours = json.loads(out)["hours"]
+    assert hours["place"] == "16xA100-80G"
+    # The second stage reads a thirteenth of the first's tokens.
+    assert 0 < hours["made"]["hours"] < hours["shared"]["hours"] / 5
+    assert hours["made"]["low"] < hours["made"]["hours"] < hours["made"]["high"]
+    code, out, _ = panda(capsys, *paths, "--on", "16xA100-80G")
+    assert "Training of b on 16xA100-80G: " in out
+    code, _, err = panda(capsys, *paths, "--on", "16xA100")
+    assert code == 2
+    assert "A100-80G" in err
+
+
 def test_equal_recipes_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = panda(capsys, "microworld", "microworld")
     assert code == 0

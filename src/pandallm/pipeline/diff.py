@@ -36,6 +36,23 @@ def diff_recipes(a: Recipe, b: Recipe) -> dict[str, Any]:
     }
 
 
+def add_hours(diff: dict[str, Any], b: Recipe, on: str) -> None:
+    """`hours`: what training on these devices takes of `b`'s stages, {"place", "shared", "made": {"hours", "low", "high"}}.
+
+    By `panda plan`, whatever this machine's store holds already. Raises BadInput as `plan_recipe` does.
+    """
+    from pandallm.pipeline.plan.recipe import plan_recipe
+
+    plan = plan_recipe(b, on=on)
+    states = {s["name"]: s["state"] for s in diff["stages"]}
+    sums = {part: dict.fromkeys(("hours", "low", "high"), 0.0) for part in ("shared", "made")}
+    for stage in plan["stages"]:
+        part = sums["shared" if states[f"train {stage['name']}"] == "shared" else "made"]
+        for name in part:
+            part[name] += stage["hours"][name]
+    diff["hours"] = {"place": plan["place"]["label"], **sums}
+
+
 def _stage(node: StageNode, known: Mapping[str, str], names: Mapping[str, StageNode]) -> dict[str, Any]:
     stage: dict[str, Any] = {"name": node.name, "kind": node.kind}
     if node.identity in known:
@@ -121,6 +138,11 @@ def print_diff(diff: Mapping[str, Any], labels: Sequence[str]) -> None:
         print(f"  only in b: {', '.join(new)}")
     if diff["only_in_a"]:
         print(f"  only in a: {', '.join(diff['only_in_a'])}")
+    if "hours" in diff:
+        from pandallm.pipeline.plan.show import hours
+
+        made, kept = (hours(diff["hours"][part]) for part in ("made", "shared"))
+        print(f"\nTraining of b on {diff['hours']['place']}: {made} made anew, {kept} shared.")
 
 
 def _reason(stage: Mapping[str, Any]) -> str:
