@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pandallm.cli.app import AsJson, Quiet, app, limit_threads, split_arguments
+from pandallm.errors import Interrupted
 
 
 @app.command()
@@ -35,9 +36,14 @@ def train(
     from pandallm.terminal import progress
 
     speaks = os.environ.get("RANK", "0") == "0"
-    with progress(quiet or not speaks) as shown:
-        build = shlex.join(["panda", "data", "build", *words])
-        result = train_stages(recipe, stage, progress=shown, build=build)
+    build = shlex.join(["panda", "data", "build", *words])
+    try:
+        with progress(quiet or not speaks) as shown:
+            result = train_stages(recipe, stage, progress=shown, build=build)
+    except Interrupted as e:
+        if speaks:
+            raise
+        raise typer.Exit(e.exit_code) from None  # rank 0 says it for all
     if not speaks:
         return
     if json_:

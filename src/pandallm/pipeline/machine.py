@@ -34,12 +34,12 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory_gib() -> float | None:
-    """Largest resident size of this process so far, in GiB; None where the system does not tell."""
+    """Largest resident size so far of this process or of one that it started, in GiB; None where the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return round(peak / (2**30 if sys.platform == "darwin" else 2**20), 2)
 
 

@@ -129,8 +129,10 @@ def _meeting_place() -> Any:
 
 
 def _rank_environment(number: int, processes: int, threads: int | None) -> dict[str, str]:
+    import torch
+
     rank, size = str(number), str(processes)
-    threads = threads or max(1, (os.cpu_count() or 1) // processes)
+    threads = threads or max(1, torch.get_num_threads() // processes)
     return {
         "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "OMP_NUM_THREADS": str(threads),
     }  # fmt: skip
