@@ -54,7 +54,8 @@ def test_the_first_two_blocks_are_the_same_in_both_languages_and_ask_for_nothing
 
 
 def test_every_shown_panda_command_runs(tmp_path: Path, real_data: Path) -> None:
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    for folder in ("recipes", "studies"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     ran = []
     for line in "".join(blocks("bash", "README.md")).splitlines():
         command = [word.replace("my-data", str(real_data)) for word in re.sub(r"\s*#.*", "", line).split()]
@@ -72,7 +73,7 @@ def test_every_shown_panda_command_runs(tmp_path: Path, real_data: Path) -> None
             command[command.index("--limit-passages") + 1] = "2"
         panda(*command[1:], folder=tmp_path, **environment)
         ran.append(command[1])
-    assert ran == ["check", "run", "check", "data", "data", "data", "eval", "eval", "eval", "compare"]
+    assert ran == ["check", "run", "check", "data", "data", "data", "eval", "eval", "eval", "compare", "plan", "diff", "study"]
     assert (tmp_path / "compare.html").is_file()
     run = tmp_path / "runs" / "tiny-zh-seed42"
     assert (run / "report.html").is_file()
