@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pandallm.data.chat import NAMED, ChatEncoder, ChatTemplate, Cutter, open_template
+from pandallm.data.chat import ChatEncoder, check_vocabulary, open_template
+from pandallm.data.chat_cut import NAMED, ChatTemplate
 from pandallm.data.tokenize import load_tokenizer
 from pandallm.errors import BadInput
 from tests.data.small_tokenizers import byte_level, sentencepiece
@@ -218,11 +219,6 @@ def test_templates_that_cannot_be_trained_with_are_refused(text: str, message: s
         of_text(text, folder).check()
 
 
-def test_what_is_no_template_is_refused_with_its_line() -> None:
-    with pytest.raises(BadInput, match=r"The base's chat template is not a Jinja template \(line 2"):
-        Cutter(ChatTemplate("base", "{% for m in messages %}\n{{ m.content", ()))
-
-
 def test_a_template_that_goes_by_the_content_is_refused_for_such_a_dialogue(folder: Path) -> None:
     chat = of_text("{% for m in messages %}{{ m.content.split('</think>')[-1] }}{{ eos_token }}{% endfor %}", folder)
     chat.check()
@@ -236,3 +232,13 @@ def test_a_thinking_template_is_good_enough_to_talk_with(folder: Path) -> None:
     assert "".join(s.text for s in chat.segments(TALK[:3], generate=True)).endswith(
         "今天天气？<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_a_vocabulary_that_is_still_to_be_trained() -> None:
+    for name in ("panda", "llama2"):
+        check_vocabulary(name, ())
+    check_vocabulary("chatml", ("<|im_end|>", "<|im_start|>"))
+    with pytest.raises(BadInput, match=r'needs <\|im_end\|>: add base.scratch.tokenizer.special: \["<\|im_end\|>"\]'):
+        check_vocabulary("qwen", ("<|im_start|>",))
+    with pytest.raises(BadInput, match="chat_template: base is for a base that brings a template"):
+        check_vocabulary("base", ())

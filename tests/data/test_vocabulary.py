@@ -104,3 +104,19 @@ def test_a_vocabulary_too_small_is_refused(tmp_path: Path) -> None:
     folder = corpus(tmp_path / "corpus", ["".join(chr(0x4E00 + i) for i in range(200))])
     with pytest.raises(BadInput, match="raise it to 458 or more"):
         train_tokenizer(VocabularySpec(size=320), [folder], tmp_path / "tokenizer")
+
+
+def test_special_tokens_stand_last_and_count(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    cleaned = [corpus(tmp_path / "corpus", TEXTS)]
+    plain = train_tokenizer(VocabularySpec(size=320), cleaned, tmp_path / "plain")
+    facts = train_tokenizer(VocabularySpec(size=322, special=("<|a|>", "<|b|>")), cleaned, tmp_path / "special")
+    assert (plain["size"], facts["size"]) == (320, 322)
+    one, other = (Tokenizer.from_file(str(tmp_path / name / "tokenizer.json")) for name in ("plain", "special"))
+    assert other.encode(TEXTS[0]).ids == one.encode(TEXTS[0]).ids
+    read = AutoTokenizer.from_pretrained(tmp_path / "special")
+    assert read.encode("x<|b|>")[-1] == 321
+    assert read.decode([320, 321], skip_special_tokens=True) == ""
+    with pytest.raises(BadInput, match=r"tokenizer.special: 猫 is an ordinary token"):
+        train_tokenizer(VocabularySpec(size=400, special=("猫",)), cleaned, tmp_path / "wrong")

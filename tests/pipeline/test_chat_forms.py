@@ -230,3 +230,21 @@ def test_panda_eval_tells_of_a_model_that_is_asked_without_its_template(file: Pa
     assert heard["on"] == []
     (line,) = heard["off"]
     assert line.endswith("learnt dialogues with chat template chatml and is asked without; --chat on asks with it.")
+
+
+SCRATCH = (
+    "base={scratch: {architecture: {hidden_size: 16, layers: 1, heads: 2, intermediate_size: 16},"
+    " tokenizer: {size: 420, special: SPECIAL}, train: {corpus: texts, steps: 1, sequence_length: 64, batch_sequences: 1,"
+    " optimizer: {lr: 1e-3}}}}"
+)
+
+
+def test_a_base_from_scratch_has_the_tokens_of_a_template_or_is_refused_at_once(file: Path, tmp_path: Path) -> None:
+    changes = ["evaluate.models=[instruct]", f"runtime.store={tmp_path / 'store'}"]
+    with pytest.raises(BadInput, match=r"needs <\|im_start\|> and <\|im_end\|>: add base.scratch.tokenizer.special"):
+        build_data(load_recipe(str(file), [*changes, SCRATCH.replace("SPECIAL", "[]")]))
+    assert not list((tmp_path / "store").glob("artifacts/*"))
+    run, _ = run_of(file, *changes, SCRATCH.replace("SPECIAL", '["<|im_start|>", "<|im_end|>"]'))
+    run.execute()
+    assert [row["chat"] for row in read_json(run.folder / "scores.json")["table"]] == [True]
+    assert load_tokenizer(run.folder / "models" / "instruct").chat_template

@@ -23,7 +23,7 @@ from pandallm.progress import SILENT, Progress
 from pandallm.store import write_json, write_text
 
 if TYPE_CHECKING:
-    from pandallm.data.chat import ChatTemplate
+    from pandallm.data.chat_cut import ChatTemplate
 
 #: Raise when the same input and settings give other files.
 VERSION = 2

@@ -156,14 +156,25 @@ class CorpusSpec(Spec):
     packing: Literal["best_fit", "one_per_sequence", "concatenate"] = "best_fit"
 
 
+def _check_special(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(tokens)) < len(tokens) or not all(t and t == t.strip() for t in tokens):
+        raise ValueError("special tokens: one is given twice, is empty, or has blanks around it")
+    return tokens
+
+
 class VocabularySpec(Spec):
     """A tokenizer trained from scratch on some corpora: BPE with byte fallback, a Hugging Face fast tokenizer."""
 
     size: int = Field(gt=300)
+    special: tuple[
+        str, ...
+    ] = ()  # special tokens beside EOS and padding, as a chat template needs them; part of `size`
     corpora: tuple[str, ...] = ()
     split: Literal["llama3", "han_characters"] = (
         "llama3"  # han_characters: each Han character and line break stands alone
     )
+
+    _special = field_validator("special")(_check_special)
 
 
 class ExtendSpec(Spec):
@@ -185,6 +196,6 @@ class ExtendSpec(Spec):
     def _something_new(self) -> "ExtendSpec":
         if not self.size and not self.special:
             raise ValueError("give size, the number of new pieces, or special, a list of special tokens")
-        if len(set(self.special)) < len(self.special) or not all(t and t == t.strip() for t in self.special):
-            raise ValueError("special holds a token twice, an empty one, or one with blanks around it")
         return self
+
+    _special = field_validator("special")(_check_special)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from tokenizers import Tokenizer
 
-    from pandallm.data.chat import ChatTemplate
+    from pandallm.data.chat_cut import ChatTemplate
 
 #: Texts and characters handed to the tokenizer at once: enough to share its fixed costs, few enough that what it makes stays in the
 #: processor's cache (7 % quicker than 256 texts of 600 characters).

@@ -38,7 +38,7 @@ def train_tokenizer(
 ) -> dict[str, object]:
     """Train a tokenizer of at most `spec.size` tokens (fewer where nothing is left to merge) on cleaned corpus folders and write a Hugging Face folder to `out`.
 
-    Ids: 0 end of text, 1 padding, 2..257 bytes, then characters and merges. The same corpora give the same bytes.
+    Ids: 0 end of text, 1 padding, 2..257 bytes, then characters and merges, `spec.special` last. The same corpora give the same bytes.
     Returns {"size", "characters", "merges", "documents"} (counts; documents are turns). Raises BadInput for corpora without text
     and for a size that does not hold the characters that make up 99.95 % of the text.
     """
@@ -56,7 +56,7 @@ def train_tokenizer(
             "The corpora for the tokenizer hold no text: check the corpora named under tokenizer.corpora and their cleaning steps."
         )
     kept = _covering(counts)
-    fixed = 2 + len(BYTES)
+    fixed = 2 + len(BYTES) + len(spec.special)
     if fixed + len(kept) > spec.size:
         raise BadInput(
             f"tokenizer.size is {spec.size}, but the text has {len(kept)} frequent characters beside {fixed} fixed tokens; "
@@ -82,13 +82,18 @@ def train_tokenizer(
     learnt = json.loads(learner.to_str())["model"]
     by_id = sorted(learnt["vocab"], key=lambda token: int(learnt["vocab"][token]))
     tokens = [EOS, PAD, *BYTES, *(t for t in by_id if t not in BYTES)]
+    if known := set(spec.special) & set(tokens):
+        raise BadInput(
+            f"tokenizer.special: {min(known)} is an ordinary token of this vocabulary already; name it otherwise."
+        )
+    tokens += spec.special
     vocabulary = {token: i for i, token in enumerate(tokens)}
     merges = [(str(a), str(b)) for a, b in learnt["merges"]]
 
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, fuse_unk=False))
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (EOS, PAD)])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (EOS, PAD, *spec.special)])
     write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True))
     write_json(
         out / "tokenizer_config.json",

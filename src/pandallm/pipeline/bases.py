@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pandallm.data.spec import ExtendSpec, VocabularySpec
 from pandallm.progress import Progress
+from pandallm.recipe.spec import Recipe
 from pandallm.store import Artifact, Work, digest_file
 
 if TYPE_CHECKING:
@@ -43,6 +45,20 @@ def import_base(run: "Run") -> Artifact:
     return run.stage("import base", "import", settings, inputs, make)
 
 
+def vocabulary_settings(spec: ExtendSpec | VocabularySpec) -> dict[str, Any]:
+    """What of its settings new or more vocabulary depends on, beside the corpora."""
+    settings = spec.model_dump(mode="json", exclude={"corpora"})
+    if not spec.special:
+        del settings["special"]  # as keys were before there was such a field
+    return settings
+
+
+def extended_on(recipe: Recipe) -> tuple[str, ...]:
+    """The corpora that base.extend learns new pieces on; special tokens alone need no text."""
+    spec = recipe.base.extend
+    return (spec.corpora or tuple(recipe.corpora)) if spec and spec.size else ()
+
+
 def extend_base(run: "Run", original: Artifact) -> Artifact:
     """The base with new pieces in its vocabulary and rows for them: again an ordinary Hugging Face folder."""
     from pandallm.data.extend import check_base
@@ -50,8 +66,7 @@ def extend_base(run: "Run", original: Artifact) -> Artifact:
     spec = run.recipe.base.extend
     assert spec is not None
     check_base(original.path / "model")  # before the corpora are cleaned
-    # Special tokens alone need no text.
-    cleaned = {c: run.corpus(c) for c in spec.corpora or tuple(run.recipe.corpora)} if spec.size else {}
+    cleaned = {c: run.corpus(c) for c in extended_on(run.recipe)}
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
         from pandallm.data.extend import characters_per_token, extend_tokenizer, new_parts
@@ -74,9 +89,7 @@ def extend_base(run: "Run", original: Artifact) -> Artifact:
                 shutil.copyfile(file, model / file.name)
         return {**facts, **rows, "characters_per_token": report}
 
-    settings = {**spec.model_dump(mode="json", exclude={"corpora"}), "seed": run.recipe.seed}
-    if not spec.special:
-        del settings["special"]  # as keys were before there was such a field
+    settings = {**vocabulary_settings(spec), "seed": run.recipe.seed}
     inputs = {"base": original.digest, **{f"corpus:{c}": a.digest for c, a in cleaned.items()}}
     artifact = run.stage("extend vocabulary", "extend", settings, inputs, make)
     facts = artifact.manifest["facts"]
@@ -102,7 +115,7 @@ def initialise_base(run: "Run") -> Artifact:
             scratch.tokenizer, [a.path for a in cleaned.values()], work.folder / "tokenizer", progress=progress
         )
 
-    vocabulary = scratch.tokenizer.model_dump(mode="json", exclude={"corpora"})
+    vocabulary = vocabulary_settings(scratch.tokenizer)
     tokenizer = run.stage(
         "train tokenizer", "tokenizer", vocabulary, {c: a.digest for c, a in cleaned.items()}, make_tokenizer
     )

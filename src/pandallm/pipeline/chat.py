@@ -45,7 +45,8 @@ def _plain_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _templated(tokenizer: Any, turns: Sequence[Turn]) -> list[int]:
-    from pandallm.data.chat import ChatEncoder, ChatTemplate
+    from pandallm.data.chat import ChatEncoder
+    from pandallm.data.chat_cut import ChatTemplate
 
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is not None:

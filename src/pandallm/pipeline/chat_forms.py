@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from pandallm.data.chat import check_vocabulary
 from pandallm.errors import BadInput
 from pandallm.pipeline.corpora import stage_template
 from pandallm.recipe.spec import Recipe
@@ -38,9 +39,12 @@ def template_of(plans: Plans, name: str, base: Path | None) -> str | None:
 
 def check_chat_templates(recipe: Recipe, plans: Plans, base: Path | None) -> None:
     """Raise BadInput where a stage's template does not fit the base's tokenizer, or a model is to be asked in a chat and has no template."""
-    if base is not None:
-        for spec, _, _ in plans.values():
+    scratch = recipe.base.scratch
+    for spec, _, _ in plans.values():
+        if base is not None:
             stage_template(spec, base)
+        elif scratch and spec.chat_template != "none":
+            check_vocabulary(spec.chat_template, scratch.tokenizer.special)
     if recipe.evaluate is None or recipe.evaluate.chat == "off":
         return
     for model in recipe.evaluate.models:

@@ -12,7 +12,7 @@ from pandallm.store import Artifact, FileDigests, Work, digest_file, digest_json
 from pandallm.train.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from pandallm.data.chat import ChatTemplate
+    from pandallm.data.chat_cut import ChatTemplate
     from pandallm.data.engine import Engine
     from pandallm.data.hub import DatasetFiles
     from pandallm.pipeline.run import Run

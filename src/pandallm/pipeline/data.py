@@ -86,8 +86,8 @@ def build_data(recipe: Recipe, corpora: Sequence[str] = (), *, progress: Progres
     with_packs = not corpora and bool(recipe.stages or recipe.base.scratch)
     if with_packs:
         job.check_inputs()
-        if not recipe.base.scratch and any(spec.chat_template != "none" for spec, _, _ in job.plans().values()):
-            check_chat_templates(job.recipe, job.plans(), job.start()[0])
+        if any(spec.chat_template != "none" for spec, _, _ in job.plans().values()):
+            check_chat_templates(job.recipe, job.plans(), None if recipe.base.scratch else job.start()[0])
     else:
         for name, corpus in job.recipe.corpora.items():
             for source, spec in corpus.sources.items():

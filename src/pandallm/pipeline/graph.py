@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pandallm.pipeline.bases import extended_on, vocabulary_settings
 from pandallm.recipe.load import VARIABLE
 from pandallm.recipe.spec import Recipe
 from pandallm.store import Store
@@ -103,7 +104,7 @@ class _Graph:
         base = self.recipe.base
         if scratch := base.scratch:
             corpora = {c: self._corpus(c) for c in scratch.tokenizer.corpora or tuple(self.recipe.corpora)}
-            settings = _plain(scratch.tokenizer, exclude={"corpora"})
+            settings = vocabulary_settings(scratch.tokenizer)
             self.tokenizer = self._add("train tokenizer", "tokenizer", settings, corpora)
             settings = {"architecture": _plain(scratch.architecture), "seed": self.recipe.seed}
             self.start = self.original = self._add("initialise base", "init", settings, {"tokenizer": self.tokenizer})
@@ -116,8 +117,8 @@ class _Graph:
             settings, inputs = {"model": base.model, "revision": base.revision}, {}
         self.start = self.tokenizer = self.original = self._add("import base", "import", settings, inputs)
         if base.extend:
-            corpora = {f"corpus:{c}": self._corpus(c) for c in base.extend.corpora or tuple(self.recipe.corpora)}
-            settings = {**_plain(base.extend, exclude={"corpora"}), "seed": self.recipe.seed}
+            corpora = {f"corpus:{c}": self._corpus(c) for c in extended_on(self.recipe)}
+            settings = {**vocabulary_settings(base.extend), "seed": self.recipe.seed}
             self.start = self.tokenizer = self._add(
                 "extend vocabulary", "extend", settings, {"base": self.original, **corpora}
             )

@@ -12,7 +12,7 @@ from pandallm.store import Artifact, Work, write_json
 from pandallm.train.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from pandallm.data.chat import ChatTemplate
+    from pandallm.data.chat_cut import ChatTemplate
     from pandallm.evaluate.bits import Document
     from pandallm.pipeline.run import Run
 

@@ -291,10 +291,11 @@ def _check_names(recipe: Recipe, document: Document, overridden: Mapping[tuple[s
         for i, task in enumerate(spec.decontaminate.against if spec.decontaminate else ()):
             refuse(["corpora", corpus, "decontaminate", "against", i], "task", task, tasks)
     if e := recipe.evaluate:
-        if e.chat != "off" and recipe.base.scratch:
+        if e.chat != "off" and recipe.base.scratch and all(s.chat_template == "none" for s in recipe.stages.values()):
             place = _where(["evaluate", "chat"], document, overridden)
             raise BadInput(
-                f"{place}: evaluate.chat: a base made from scratch has no chat template; use 'off', or an instructed base."
+                f"{place}: evaluate.chat: a base made from scratch has no chat template; use 'off', or set chat_template "
+                "in the stage that teaches dialogues."
             )
         for i, model in enumerate(e.models):
             refuse(["evaluate", "models", i], "model", model, before)
