@@ -1,0 +1,142 @@
+"""`panda plan`: shipped recipes, this machine's store, bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pandallm.errors import BadInput
+from pandallm.pipeline.plan.recipe import plan_recipe
+from pandallm.pipeline.plan.show import plan_lines, plan_row
+from pandallm.recipe.load import load_recipe
+from tests.pipeline.data_example import write_recipe
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> list[str]:
+    """Overrides that leave the plan nothing but the recipe."""
+    return [f"runtime.store={tmp_path / 'store'}", f"paths.data={tmp_path / 'nowhere'}"]
+
+
+def shipped(name: str, empty: list[str], *more: str):  # type: ignore[no-untyped-def]
+    return load_recipe(str(RECIPES / f"{name}.yaml"), [*empty, *more])
+
+
+def test_panda_7b_as_the_paper_describes_it(empty: list[str], tmp_path: Path) -> None:
+    plan = plan_recipe(shipped("panda-7b", empty), on="16xA100-80G")
+    (stage,) = plan["stages"]
+    assert abs(stage["steps"] - 1808) <= 1
+    assert stage["warnings"] == []
+    assert stage["fits"]
+    assert plan["model"]["parameters"] == 6_738_415_616
+    assert stage["hours"]["low"] < stage["hours"]["hours"] < stage["hours"]["high"]
+    assert stage["usd"]["usd"] == pytest.approx(16 * 1.8 * stage["hours"]["hours"])
+    assert not any(row["cached"] for row in plan["data"])
+    assert plan["total"]["fits"]
+    text = "\n".join(plan_lines(plan))
+    assert "1,809 steps" in text
+    assert "will run  train pretrain" in text
+    assert len(plan_row(plan)) == 7
+    assert not (tmp_path / "store").exists()
+
+
+def test_panda_7b_as_coded_is_warned_of(empty: list[str]) -> None:
+    plan = plan_recipe(shipped("panda-7b-as-coded", empty), on="16xA100-80G")
+    warnings = " ".join(plan["stages"][0]["warnings"])
+    assert "115,721" in warnings
+    assert "warm-up takes 1,157" in warnings
+
+
+def test_what_does_not_fit_is_told_with_what_does(empty: list[str]) -> None:
+    plan = plan_recipe(shipped("panda-7b", empty, "runtime.sharding=replicate"), on="16xA100-80G")
+    stage = plan["stages"][0]
+    assert not stage["fits"]
+    assert stage["proposal"]["fits"]
+    assert f"runtime.sharding={stage['proposal']['sharding']}" in stage["warnings"][-1]
+    assert {c["sharding"] for c in stage["choices"]} == {"replicate", "shard_gradients", "hybrid", "shard_all"}
+    alone = plan_recipe(shipped("panda-65b", empty), on="A100-40G")["stages"][0]
+    assert alone["proposal"] is None
+    assert "such devices would hold it with shard_all" in alone["warnings"][-1]
+
+
+def test_one_device_has_nothing_to_shard(empty: list[str]) -> None:
+    stage = plan_recipe(shipped("panda-7b", empty), on="H200-141G")["stages"][0]
+    assert {c["sharding"] for c in stage["choices"]} == {"replicate"}
+
+
+def test_devices_of_ones_own(empty: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "own.yaml"
+    table.write_text(
+        "Z1: {bf16_tflops: 1000, fp32_tflops: 100, memory_gb: 200, bandwidth_gb_s: 4000, usd_per_hour: 1}\n"
+    )
+    plan = plan_recipe(shipped("panda-7b", empty), on="8xZ1", device_file=table)
+    assert plan["place"]["label"] == "8xZ1"
+    assert plan["stages"][0]["fits"]
+
+
+def test_bad_input(empty: list[str]) -> None:
+    with pytest.raises(BadInput, match=r"Unknown device 'A100-8G'\. Did you mean 'A100-80G'\?"):
+        plan_recipe(shipped("panda-7b", empty), on="16xA100-8G")
+    with pytest.raises(
+        BadInput, match=r"config of base\.model nobody/nothing is not at hand; give base\.shape with hidden_size"
+    ):
+        plan_recipe(shipped("panda-7b", empty, "base.model=nobody/nothing"), on="A100-80G")
+    with pytest.raises(BadInput, match=r"stages\.pretrain: the budget of about .* lower the budget"):
+        plan_recipe(shipped("panda-7b", empty, "stages.pretrain.tokens=10000000000000"), on="A100-80G")
+    gone = ["corpora.chinese.sources={wiki: {adapter: wiki, files: nowhere.json}}"]
+    with pytest.raises(BadInput, match=r"nothing says how much they hold"):
+        plan_recipe(shipped("panda-7b", empty, *gone), on="A100-80G")
+
+
+def test_a_stated_shape_needs_no_config(empty: list[str]) -> None:
+    shape = "{hidden_size: 4096, layers: 32, heads: 32, intermediate_size: 11008, vocab_size: 32000}"
+    plan = plan_recipe(shipped("panda-7b", empty, "base.model=nobody/nothing", f"base.shape={shape}"), on="8xA100-80G")
+    assert plan["model"]["parameters"] == 6_738_415_616
+
+
+def test_files_are_counted_before_anything_is_built_and_the_packs_say_the_same(tmp_path: Path) -> None:
+    from pandallm.pipeline.data import build_data
+
+    recipe = load_recipe(str(write_recipe(tmp_path)))
+    before = plan_recipe(recipe, on="A100-40G")
+    assert not (tmp_path / "store").exists()
+    assert [s["tokens"]["from"] for s in before["stages"]] == ["all files", "all files"]
+    built = build_data(recipe)
+    after = plan_recipe(recipe, on="A100-40G")
+    for early, late in zip(before["stages"], after["stages"], strict=True):
+        ledger = built["packs"][early["name"]]["ledger"]["total"]
+        assert early["tokens"]["tokens"] == late["tokens"]["tokens"] == ledger["exposures"]
+        assert early["steps"] == late["steps"] == built["packs"][early["name"]]["steps"]
+        assert late["tokens"]["from"] == "packs"
+    cached = {row["name"]: row for row in after["data"]}
+    assert all(
+        cached[n]["cached"] for n in ("clean texts", "clean talks", "import base", "pack pretrain", "pack instruct")
+    )
+    assert cached["clean texts"]["bytes"] > 0
+    assert not cached["train pretrain"]["cached"]
+    assert cached["train pretrain"]["expected_bytes"] > 0
+
+
+def test_no_torch_is_imported(empty: list[str]) -> None:
+    code = (
+        "import sys; from pandallm.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as e: assert not e.code, e.code\n"
+        "bad = {'torch', 'transformers', 'datasets'} & set(sys.modules); assert not bad, bad"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "plan",
+        str(RECIPES / "panda-7b.yaml"),
+        *empty,
+        "--on",
+        "8xH100-80G",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
