@@ -43,6 +43,8 @@ def write_run_folder(
                 record.artifact.path / "logs" / "metrics.jsonl",
                 folder / "metrics" / f"{record.name.removeprefix('train ')}.jsonl",
             )
+            if (found := record.artifact.path / "adapter").is_dir():
+                link_folder(found, folder / "adapters" / record.name.removeprefix("train "))
             if (found := record.artifact.path / "logs" / "held_out.jsonl").is_file():
                 copy(found, folder / "held_out" / f"{record.name.removeprefix('train ')}.jsonl")
     stages = compared([record.to_json() for record in run.records], folder)
