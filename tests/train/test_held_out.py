@@ -78,15 +78,16 @@ def by_evaluation(model: Any, tokenizer: Any) -> list[float]:
     return [found[i][0] for i in range(len(DOCUMENTS))]
 
 
-def test_bits_are_those_of_the_evaluation_whatever_the_micro_batch(base: Path, held_out: Path) -> None:
+def test_bits_are_those_of_the_evaluation_whatever_the_micro_batch_and_variant(base: Path, held_out: Path) -> None:
     model, windows = load_model(base), HeldOutWindows(held_out)
     assert [(g["source"], g["language"], g["documents"]) for g in windows.groups] == [
         ("wiki", "zh", 2), ("qa", "zh", 1), ("qa", "en", 1),
     ]  # fmt: skip
     a, b, c, d = by_evaluation(model, load_tokenizer(base))
-    for tokens in (1, 100, 10_000):
-        bits = windows.bits(Forward(model, torch.float32), tokens, WORLD)
-        assert bits == pytest.approx([a + d, b, c], rel=1e-5)
+    for layers in ("plain", "onednn"):
+        for tokens in (1, 100, 10_000):
+            bits = windows.bits(Forward(model, torch.float32, {"layers": layers}), tokens, WORLD)
+            assert bits == pytest.approx([a + d, b, c], rel=1e-5)
     assert [g["bytes"] for g in windows.groups] == [DOCUMENTS[0].bytes + DOCUMENTS[3].bytes, 9, 60]
 
 
