@@ -41,6 +41,12 @@ def test_more_seeds_find_smaller_effects(tmp_path: Path) -> None:
     assert found[0] > 1.5 * found[1] > 1.5 * 1.3 * found[2]
 
 
+def test_only_the_questions_that_are_asked_count(tmp_path: Path) -> None:
+    file = study(tmp_path, RATES, set={**SMALL, "evaluate.limit.likelihood": 10, "evaluate.limit.passages": 5})
+    plan = plan_study(file, make_arms(file), costs=False)
+    assert (plan["detectable"][0]["questions"], plan["detectable"][0]["clusters"]) == (10, 5)
+
+
 def test_epochs_are_not_known_beforehand(tmp_path: Path) -> None:
     file = study(tmp_path, RATES, set={**SMALL, "stages.pretrain.epochs": 1})
     assert plan_study(file, make_arms(file), costs=False)["training"]["unknown"] == ["pretrain"]

@@ -39,10 +39,12 @@ def plan(
     from pandallm.study.load import load_study
     from pandallm.study.plan import plan_study
     from pandallm.study.show import print_plan
+    from pandallm.terminal import progress
 
     study = load_study(file)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan opens no connection
-    result = plan_study(study, make_arms(study, overrides or []), on=on, device_file=devices)
+    with progress(json_) as shown:
+        result = plan_study(study, make_arms(study, overrides or []), on=on, device_file=devices, progress=shown)
     if json_:
         print(json.dumps(result, ensure_ascii=False))
     else:

@@ -8,6 +8,7 @@ from scipy import special
 
 from pandallm.errors import PandaError
 from pandallm.pipeline.graph import stage_graph
+from pandallm.progress import SILENT, Progress
 from pandallm.recipe.spec import Recipe
 from pandallm.stats.power import design_effect, detectable_paired
 from pandallm.study.arms import Arm
@@ -23,7 +24,13 @@ DISCORDANCE, ICC, POWER = 0.2, 0.2, 0.8
 
 
 def plan_study(
-    study: StudyFile, arms: Sequence[Arm], *, on: str | None = None, device_file: Path | None = None, costs: bool = True
+    study: StudyFile,
+    arms: Sequence[Arm],
+    *,
+    on: str | None = None,
+    device_file: Path | None = None,
+    costs: bool = True,
+    progress: Progress = SILENT,
 ) -> Json:
     """Arms, seeds, stages with and without sharing, tokens trained, hours and price (`costs`, on devices as `panda plan` takes them), runs
     that are done, the smallest effects that can be found. Raises BadInput.
@@ -41,7 +48,7 @@ def plan_study(
         "states": states(jobs),
         "stages": _stages(jobs),
         "training": _training(jobs),
-        "costs": training_costs(arms, study.spec.seeds, on, device_file) if costs else None,
+        "costs": training_costs(arms, study.spec.seeds, on, device_file, progress) if costs else None,
         "metrics": metrics,
         "primary": primary_of(study, metrics),
         "contrasts": contrasts,
@@ -133,15 +140,18 @@ def _cluster_sizes(recipe: Recipe, metric: Json) -> list[int]:
     """Questions per passage (in the built-in world: per person) of one seed. Raises PandaError where the task's files are not here."""
     import tempfile
 
+    from pandallm.evaluate.select import sample
     from pandallm.pipeline.run import Run
 
+    assert recipe.evaluate is not None  # a metric names its tasks
+    limits = recipe.evaluate.limit
     with tempfile.TemporaryDirectory() as folder:
         # The world's questions are made in a moment; nothing of the plan is kept.
         runtime = recipe.runtime.model_copy(update={"store": folder, "runs": folder})
         tasks = Run(recipe.model_copy(update={"runtime": runtime})).tasks()
         sizes: dict[tuple[str, str], int] = {}
         for name in metric["tasks"]:
-            for question in tasks[name][1]:
+            for question in sample(tasks[name][1], limits.passages, getattr(limits, metric["method"])):
                 if metric["group"] is None or question.group == metric["group"]:
                     key = (name, question.cluster)
                     sizes[key] = sizes.get(key, 0) + 1
