@@ -19,6 +19,7 @@ from pandallm.pipeline.chat_forms import mismatches
 from pandallm.pipeline.data import build_data
 from pandallm.pipeline.data_show import show_stage
 from pandallm.pipeline.evaluate_one import BackendOptions, LoadedTasks, evaluate_folder, make_spec
+from pandallm.pipeline.graph import stage_graph
 from pandallm.pipeline.held_out import held_out
 from pandallm.pipeline.run import Run
 from pandallm.recipe.load import load_recipe
@@ -112,6 +113,11 @@ def test_from_recipe_to_the_model_that_is_talked_with(file: Path) -> None:
     again, told = run_of(file)
     again.execute()
     assert all(r.reused for r in again.records)
+    nodes = {node.name: node for node in stage_graph(run.recipe)}
+    for record in run.records:
+        if record.kind in ("extend", "pack", "train"):
+            assert nodes[record.name].settings == record.artifact.manifest["settings"], record.name
+            assert set(nodes[record.name].inputs) == set(record.artifact.manifest["inputs"]), record.name
 
 
 def test_an_adapter_is_merged_into_a_model_with_the_template(file: Path) -> None:

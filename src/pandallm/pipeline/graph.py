@@ -142,7 +142,7 @@ class _Graph:
                 f"pack {name}",
                 "pack",
                 pack_settings(recipe, spec, corpus),
-                {"corpus": self._corpus(corpus), "tokenizer": self.tokenizer},
+                {"corpus": self._corpus(corpus), **self._cut(spec)},
             )
             for name, (spec, corpus, _) in stages.items()
         }
@@ -162,7 +162,12 @@ class _Graph:
 
         inputs = {f"corpus:{c}": self._corpus(c) for c in watched_corpora(spec, corpus)}
         settings = held_out_settings(spec, corpus)
-        return self._add(f"held out {name}", "held_out", settings, {**inputs, "tokenizer": self.tokenizer})
+        return self._add(f"held out {name}", "held_out", settings, {**inputs, **self._cut(spec)})
+
+    def _cut(self, spec: TrainSpec) -> dict[str, str]:
+        """What cuts a stage's text into tokens; a template of the base comes with its tokenizer."""
+        name = spec.chat_template
+        return {"tokenizer": self.tokenizer} | ({"chat_template": name} if name != "none" else {})
 
     def _evaluation(self, models: Mapping[str, str]) -> None:
         from pandallm.pipeline.evaluation import NOT_IN_KEY
