@@ -46,7 +46,7 @@ VERSIONS = {
     "extend": 2,
     "pack": 2,
     "held_out": 1,
-    "train": 2,
+    "train": 3,
     "evaluate": 2,
     "delta": 2,
 }
