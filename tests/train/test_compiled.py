@@ -1,5 +1,7 @@
 """Compiled layers: the numbers of plain ones, and one compilation whatever the lengths."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from pandallm.train.batch import MicroBatch, micro_batch
 from pandallm.train.compiled import CompiledLayers, compilations
 from pandallm.train.forward import Forward
 from pandallm.train.recompute import set_checkpointing
+from tests.train.tiny import weights
 
 
 def batches() -> list[MicroBatch]:
@@ -78,3 +81,18 @@ def test_another_model_is_compiled_again(base: Path) -> None:
     layers.install()
     assert model.model.layers[0]._compiled_call_impl is first
     layers.remove()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_stage_by_compiled_layers_comes_to_the_same_weights(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pandallm.train.forward.CompiledLayers", partial(CompiledLayers, backend="aot_eager"))
+    few = {"steps": 4}
+    stage("plain", spec=few | {"epochs": None})
+    done = stage("compiled", spec=few | {"epochs": None, "variant": "compiled"})
+    assert done["variant"] == {"layers": "plain", "compiled": True}
+    plain = weights(tmp_path / "plain")
+    for name, tensor in weights(tmp_path / "compiled").items():
+        torch.testing.assert_close(tensor, plain[name], atol=2e-4, rtol=1e-3, msg=name)
+    torch._dynamo.reset()
