@@ -307,6 +307,17 @@ def test_only_the_deciding_corpora_decide(base: Path, held_out: Path, tmp_path: 
     assert set(lines[1]["by_source"]) == {"new/wiki", "new/qa", "old/qa"}
 
 
+def test_a_checkpoint_that_is_being_removed_names_nothing(
+    held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = HeldOutWatch(held_out, WatchSpec(keep_best=True), tmp_path, WORLD, 64, "train base")
+    kept = tmp_path / ".checkpoints" / "step-00000004"
+    kept.mkdir(parents=True)
+    (kept / "state.json").write_text(json.dumps({"state": {"held_out": {"best_step": 3}}}))
+    monkeypatch.setattr("pandallm.train.held_out.complete_checkpoints", lambda work: [tmp_path / "gone", kept])
+    assert watch._needed() == {0, 3}
+
+
 def test_text_without_a_finite_loss_stops(base: Path, held_out: Path, tmp_path: Path) -> None:
     model = load_model(base)
     watch = HeldOutWatch(held_out, WatchSpec(), tmp_path, WORLD, 64, "train base")

@@ -5,6 +5,7 @@ token's prediction counts), `offsets.npy` (int64, windows + 1), `groups.npy` (ui
 `{"groups": [{"corpus", "source", "language", "documents", "bytes", "tokens"}], "decide": [corpora], "sequence_length"}`.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -214,7 +215,10 @@ class HeldOutWatch:
         """Steps whose weights some readable checkpoint, the one being written, or this moment names."""
         steps = {self.best_step, self._saved_best}
         for folder in complete_checkpoints(self.work):
-            steps.add(int(read_json(folder / "state.json")["state"].get("held_out", {}).get("best_step", 0)))
+            with contextlib.suppress(
+                BadInput
+            ):  # the background may just be removing it: then it names nothing any more
+                steps.add(int(read_json(folder / "state.json")["state"].get("held_out", {}).get("best_step", 0)))
         return steps
 
 
