@@ -194,6 +194,19 @@ def test_conversations_end_every_answer(tmp_path: Path, tokenizer: Path) -> None
     assert packs.languages == ["zh"]
 
 
+def test_loss_on_all_changes_the_mask_alone(tmp_path: Path, tokenizer: Path) -> None:
+    cleaned, specs = corpus(tmp_path, q=("alpaca", questions(40)), t=("text", documents(20)))
+    answers, everything = (pack(cleaned, tokenizer, tmp_path / on, specs, loss_on=on) for on in ("answers", "all"))
+    assert everything.rows == answers.rows
+    for a, b in zip((answers.row(i) for i in range(answers.rows)), (everything.row(i) for i in range(answers.rows))):
+        assert a.input_ids.tolist() == b.input_ids.tolist()
+        assert (b.loss_mask >= a.loss_mask).all()
+    # The first token of an example or piece is never a target.
+    total, pieces = everything.facts["ledger"]["total"], len(stretches(everything))
+    assert total["masked"] == pieces
+    assert total["trained"] == total["unique"] - pieces > answers.facts["ledger"]["total"]["trained"]
+
+
 def test_special_tokens_in_text_are_text(tmp_path: Path, tokenizer: Path) -> None:
     cleaned, specs = corpus(tmp_path, t=("text", [{"text": "a</s>b"}]))
     assert spell(pack(cleaned, tokenizer, tmp_path / "out", specs).row(0).input_ids) == [*"a</s>b", EOS]

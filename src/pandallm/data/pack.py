@@ -59,6 +59,7 @@ def pack_corpus(
     seed: int,
     add_bos: bool | None = None,
     chat: "ChatTemplate | None" = None,
+    loss_on: str = "answers",
     workers: int = 1,
     engine: Engine | None = None,
     progress: Progress = SILENT,
@@ -69,8 +70,8 @@ def pack_corpus(
     read, repeated ones each time), tokens (all tokens read, masked ones too) and steps is the budget. add_bos None: as
     the tokenizer declares. engine None: `workers` processes of this machine.
 
-    Targets are the tokens of trained turns and the EOS after them, except the first token of an example or piece, which
-    nothing predicts. Plain text longer than a row is cut into consecutive pieces; other examples lose their end
+    Targets are the tokens of trained turns and the EOS after them (loss_on "all": every token), except the first token of an
+    example or piece, which nothing predicts. Plain text longer than a row is cut into consecutive pieces; other examples lose their end
     (`truncated`), and are left out where that takes every target. Examples below their source's `min_quality`, or
     without a quality, are counted as `below_quality` and not tokenised.
 
@@ -91,7 +92,7 @@ def pack_corpus(
     try:
         with nullcontext(engine) if engine else LocalEngine(workers) as used:
             shards = tokenize_corpus(
-                cleaned, facts, out / ".tokens", used, min_quality=least, chat=chat, progress=progress
+                cleaned, facts, out / ".tokens", used, min_quality=least, chat=chat, loss_on=loss_on, progress=progress
             )
         corpus = TokenizedCorpus.open(out / ".tokens", shards, facts)
         if len(corpus.source_names) > 256:

@@ -221,7 +221,7 @@ def calls(texts: list[str]) -> Iterator[slice]:
 class TokenTask:
     """Some row groups of one part file of a cleaned corpus, to be tokenised into the shard `number` below `folder`.
 
-    min_quality: source -> the least quality of an example that is packed.
+    min_quality: source -> the least quality of an example that is packed. loss_on "all": every token is a target, untrained turns' too.
     """
 
     number: int
@@ -230,6 +230,7 @@ class TokenTask:
     folder: Path
     facts: TokenizerFacts
     min_quality: Mapping[str, float]
+    loss_on: str = "answers"
 
 
 def tokenize_shard(tokenize: Tokenize, task: TokenTask) -> int:
@@ -270,6 +271,8 @@ def _write_shard(tokenize: Tokenize, task: TokenTask, folder: Path) -> None:
                 continue
             languages.update(batch.column("language").unique().to_pylist())
             made = tokenize(batch.column("id"), batch.column("turns"))
+            if task.loss_on == "all":
+                made.runs["trained"] = True
             made.examples["source"] = [sources[name] for name in batch.column("source").to_pylist()]
             out.write(made.ids.astype(task.facts.typecode).data)
             runs.append(made.runs)
@@ -317,7 +320,9 @@ def _above(
     return batch.filter(pa.array(keep, pa.bool_()))
 
 
-def _tasks(cleaned: Path, folder: Path, facts: TokenizerFacts, min_quality: Mapping[str, float]) -> Iterator[TokenTask]:
+def _tasks(
+    cleaned: Path, folder: Path, facts: TokenizerFacts, min_quality: Mapping[str, float], loss_on: str
+) -> Iterator[TokenTask]:
     import pyarrow.parquet as pq
 
     number = 0
@@ -329,7 +334,7 @@ def _tasks(cleaned: Path, folder: Path, facts: TokenizerFacts, min_quality: Mapp
             groups.append(i)
             size += metadata.row_group(i).total_byte_size
             if size >= TASK_BYTES or i + 1 == metadata.num_row_groups:
-                yield TokenTask(number, path, tuple(groups), folder, facts, min_quality)
+                yield TokenTask(number, path, tuple(groups), folder, facts, min_quality, loss_on)
                 number, groups, size = number + 1, [], 0
 
 
@@ -341,6 +346,7 @@ def tokenize_corpus(
     *,
     min_quality: Mapping[str, float] | None = None,
     chat: "ChatTemplate | None" = None,
+    loss_on: str = "answers",
     progress: Progress = SILENT,
 ) -> int:
     """Tokenise the kept examples of a cleaned corpus into shards below `folder`; returns their number.
@@ -352,7 +358,7 @@ def tokenize_corpus(
     Raises BadInput where `cleaned` is no cleaned corpus, or a dialogue cannot be written with the template.
     """
     min_quality = dict(min_quality or {})
-    tasks = list(_tasks(cleaned.absolute(), folder.absolute(), facts, min_quality))
+    tasks = list(_tasks(cleaned.absolute(), folder.absolute(), facts, min_quality, loss_on))
     identity = {
         "tokenizer": {**asdict(facts), "file": digest_file(facts.file)},
         "min_quality": min_quality,
@@ -360,6 +366,8 @@ def tokenize_corpus(
     }
     if chat:
         identity["chat_template"] = chat.digest
+    if loss_on != "answers":
+        identity["loss_on"] = loss_on
     if folder.exists() and not ((folder / "made_of.json").is_file() and read_json(folder / "made_of.json") == identity):
         shutil.rmtree(folder)
     if not folder.exists():

@@ -87,12 +87,14 @@ def pack_settings(recipe: Recipe, spec: TrainSpec, corpus: str) -> dict[str, Any
     fields = spec.model_dump(mode="json", include=set(PACK_FIELDS))
     if spec.chat_template != "none":
         fields["chat_template"] = spec.chat_template
+    if spec.loss_on != "answers":
+        fields["loss_on"] = spec.loss_on
     return {**fields, "packing": c.packing, "mix": mix, "seed": recipe.seed}
 
 
 def train_settings(recipe: Recipe, spec: TrainSpec) -> dict[str, Any]:
     """What of a recipe a training stage depends on, beside its packs and the model it starts from."""
-    left_out = {*PACK_FIELDS, "chat_template", "from_", "corpus", *(() if spec.watch else ("watch",))}
+    left_out = {*PACK_FIELDS, "chat_template", "loss_on", "from_", "corpus", *(() if spec.watch else ("watch",))}
     if spec.variant == "auto":  # what it is resolved to is added with the rest that only the device tells
         left_out.add("variant")
     return spec.model_dump(mode="json", exclude=left_out) | {"seed": recipe.seed}
@@ -160,6 +162,7 @@ def pack(run: "Run", name: str, spec: TrainSpec, corpus: str) -> Artifact:
             seed=run.recipe.seed,
             engine=engine_of(run),
             chat=chat,
+            loss_on=spec.loss_on,
             progress=progress,
             **{f: getattr(spec, f) for f in PACK_FIELDS},
         )

@@ -78,6 +78,7 @@ class TrainSpec(Spec):
     batch_sequences: int = Field(8, gt=0)  # packed rows per optimizer step
     # How dialogues are written (docs/chat-templates.md); plain documents stay as they are. Saved with the stage's tokenizer.
     chat_template: ChatTemplateName = "none"
+    loss_on: Literal["answers", "all"] = "answers"  # all: questions and system messages are trained too
     micro_batch_tokens: int = Field(4096, gt=0)  # tokens per forward; does not change the loss beyond rounding
     optimizer: OptimizerSpec
     dtype: Dtype | Literal["auto"] = (
