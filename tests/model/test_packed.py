@@ -56,7 +56,7 @@ def test_packed_logits_and_gradients_equal_separate_ones(
     alone = [model.base_model(input_ids=e[None], use_cache=False).last_hidden_state[0] for e in examples]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
     packed_gradient = gradient((together * torch.cat(weights)).sum())
-    separate_gradient = gradient(sum((a * w).sum() for a, w in zip(alone, weights)))  # type: ignore[arg-type]
+    separate_gradient = gradient(sum((a * w).sum() for a, w in zip(alone, weights)))
     torch.testing.assert_close(packed_gradient, separate_gradient, atol=1e-3, rtol=1e-4)
 
 
@@ -64,19 +64,44 @@ def test_probe_passes_and_measures(model: Any) -> None:
     assert packing_probe(model, [[[1, 2, 3], [4, 5]], [[9] * 30]]) < 1e-5
 
 
-def test_probe_refuses_a_leak(model: Any, monkeypatch: Any) -> None:
+def test_probe_tells_rounding_from_leaks(model: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(packed.PROBE_TOLERANCE, torch.bfloat16, 1e-9)  # every example is odd text now
+    assert 1e-9 < packing_probe(model, [[[1, 2, 3], [4, 5]], [[9] * 30]], torch.bfloat16) < 0.1
+    monkeypatch.setattr(packed, "PROBE_ROUNDING", 1e-3)
+    with pytest.raises(PandaError, match="leak"):
+        packing_probe(model, [[[1, 2, 3], [4, 5]]], torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probe_refuses_a_leak(model: Any, monkeypatch: Any, dtype: torch.dtype) -> None:
     """Attention over the flat row as if it were one text: what an ignored document mask does."""
 
     def leaky(module: Any, query: Any, key: Any, value: Any, mask: Any, packed: Any = None, **kwargs: Any) -> Any:
         if packed is None:
             return packed_attention(module, query, key, value, mask, **kwargs)
+        query, key = query.to(value.dtype), key.to(value.dtype)
         out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         return out.transpose(1, 2), None
 
     packed_attention = packed.packed_attention
     monkeypatch.setitem(AttentionInterface._global_mapping, packed.PACKED_ATTENTION, leaky)
+    monkeypatch.setitem(packed.PROBE_TOLERANCE, torch.bfloat16, 1e-3)  # this random model hardly looks back
     with pytest.raises(PandaError, match="leak"):
-        packing_probe(model, [[[1, 2, 3], [4, 5, 6, 7]]])
+        packing_probe(model, [[[1, 2, 3], [4, 5, 6, 7]]], dtype)
+
+
+def test_probe_refuses_numbers_that_are_none(model: Any, monkeypatch: Any) -> None:
+    forward = model.forward
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        out = forward(*args, **kwargs)
+        out.logits = out.logits * float("nan")
+        return out
+
+    monkeypatch.setattr(model, "forward", broken)
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(PandaError, match="refuses"):
+            packing_probe(model, [[[1, 2, 3]]], dtype)
 
 
 def test_probe_refuses_a_head_that_training_would_skip(model: Any, monkeypatch: Any) -> None:
