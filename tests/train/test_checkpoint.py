@@ -86,6 +86,22 @@ def test_what_is_written_is_the_moment_of_the_save(tmp_path: Path, monkeypatch: 
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
 
 
+def test_memory_got_ahead_is_what_a_save_fills(tmp_path: Path) -> None:
+    model, optimizer = trained(0)
+    checkpoints = Checkpoints(tmp_path, ALONE)
+    checkpoints.prepare(model, optimizer)
+    checkpoints.save(model, optimizer, 1, {})
+    ahead = {key: buffer.data_ptr() for key, buffer in checkpoints._buffers.items()}
+    assert len(ahead) == 4 * 4  # each weight, two moments and a step count
+    one_step(model, optimizer, torch.randn(2, 4))
+    checkpoints.save(model, optimizer, 2, {})
+    checkpoints.wait()
+    assert {key: buffer.data_ptr() for key, buffer in checkpoints._buffers.items()} == ahead
+    other, fresh = trained(1)
+    Checkpoints(tmp_path, ALONE).load(other, fresh)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
 def test_random_state_is_restored(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     save(tmp_path, model, optimizer, 1)

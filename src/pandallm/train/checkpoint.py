@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Checkpoints:
         self.root, self.world, self.keep, self._tell = work / _FOLDER, world, keep, tell
         self._buffers: dict[str, torch.Tensor] = {}
         self._thread: threading.Thread | None = None
+        self._getting: threading.Thread | None = None
         self._error: BaseException | None = None
         self._saved = (
             -1
@@ -124,27 +125,48 @@ class Checkpoints:
         with contextlib.suppress(BaseException):
             self.wait()
 
+    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Get memory for the copies in the background, once the optimizer has its moments: the first save finds it there."""
+        wanted = [
+            (key, part.local.shape, part.local.dtype, part.local.is_cuda) for key, part in self._mine(model, optimizer)
+        ]
+
+        def get() -> None:
+            with contextlib.suppress(RuntimeError, MemoryError):  # the save itself will say so
+                for key, shape, dtype, on_gpu in wanted:
+                    buffer = torch.empty(shape, dtype=dtype, pin_memory=on_gpu)
+                    if not on_gpu and buffer.numel():  # memory is the process's own only once it is written
+                        buffer.reshape(-1).view(torch.uint8).numpy().fill(0)
+                    self._buffers[key] = buffer
+
+        self._getting = threading.Thread(target=get, name="checkpoint memory", daemon=True)
+        self._getting.start()
+
+    def _mine(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Part]]:
+        """What this rank writes of trained weights and the optimizer's tensors."""
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            tensors = {f"optimizer.{k}.{name}": t for k, t in optimizer.state.get(parameter, {}).items()}
+            for key, tensor in {f"model.{name}": parameter, **tensors}.items():
+                if isinstance(tensor, torch.Tensor) and (part := part_of(tensor, self.world.main)).owner:
+                    yield key, part
+
     def _snapshot(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[dict[str, Part], dict[str, dict[str, Any]]]:
         """Host copies of what this rank writes, and the optimizer's values that are no tensors. Buffers are used again."""
-        parts: dict[str, Part] = {}
+        if self._getting:
+            self._getting.join()
+            self._getting = None
+        parts = {
+            key: Part(self._copy(key, part.local), part.offset, part.whole, True)
+            for key, part in self._mine(model, optimizer)
+        }
         values: dict[str, dict[str, Any]] = {}
-        main = self.world.main
-
-        def take(key: str, tensor: torch.Tensor) -> None:
-            part = part_of(tensor, main)
-            if part.owner:
-                parts[key] = Part(self._copy(key, part.local), part.offset, part.whole, True)
-
         for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            take(f"model.{name}", parameter)
             for key, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, torch.Tensor):
-                    take(f"optimizer.{key}.{name}", value)
-                else:
+                if not isinstance(value, torch.Tensor):
                     values.setdefault(name, {})[key] = value
         random = torch.get_rng_state()
         parts[f"random.cpu.{self.world.rank}"] = Part(random, (0,), tuple(random.shape), True)

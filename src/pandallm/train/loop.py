@@ -275,6 +275,8 @@ class _Stage:
                     save_cost = last_save - now
                 numbers = self._one_step(coming)
                 self.step += 1
+                if self.step == first + 1:
+                    self.checkpoints.prepare(self.model, self.optimizer)
                 if self.watch and (note := self.watch.add(numbers, last=self.step == steps)):
                     task.advance(0, note)
                 task.advance(1)
