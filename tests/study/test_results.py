@@ -143,6 +143,17 @@ def test_means_and_intervals_by_hand(tmp_path: Path) -> None:
     assert rows["base", "zh"]["change"] is None
 
 
+def test_a_metric_that_an_arm_lacks_is_told(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path, lambda level, seed: 0.5, lambda level, seed: 1.0)
+    study = read_json(folder / "study.json")
+    study["metrics"]["chinese"]["source"] = "news"
+    study["contrasts"]["more"]["metric"] = "chinese"
+    write_json(folder / "study.json", study)
+    results = compute_results(folder)
+    assert results["contrasts"][0]["effect"] is None
+    assert "chinese: dose-low has no such model, question or text." in results["notes"]
+
+
 def test_a_folder_without_a_study(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is no study's folder"):
         compute_results(tmp_path)

@@ -219,6 +219,9 @@ class _Study:
         for pair in pairs:
             if pair not in usable and any(o["state"] == "failed" for n in pair for o in self.outcomes[n].values()):
                 self.notes[f"{pair[1]} against {pair[0]} is left out: no seed has both."] = None
+        for name in dict.fromkeys(n for pair in pairs for n in pair):
+            if any((name, s) in self.runs and self.measured(name, s, metric) is None for s in self.seeds):
+                self.notes[f"{metric}: {name} has no such model, question or text."] = None
         seeds = [s for s in self.seeds if usable and all(self._both(p, s, metric) for p in usable)]
         row: Json = {
             "metric": metric,

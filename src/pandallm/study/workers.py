@@ -204,7 +204,7 @@ def _work(pipe: Connection, number: int, count: int) -> None:
     parent = os.getppid()
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     cores = _divide(number, count)
-    from pandallm.study.run import Lines, run_job
+    from pandallm.study.run import PATIENCE, Lines, run_job
 
     lines = Lines()
     while True:
@@ -217,6 +217,7 @@ def _work(pipe: Connection, number: int, count: int) -> None:
         try:
             answer: tuple[str, Any] = ("done", run_job(job, _Remote(pipe, job.name, lines), cores))
         except Busy as e:
+            time.sleep(PATIENCE)  # the study gives another run, or this one again
             answer = ("busy", str(e))
         except (Interrupted, KeyboardInterrupt) as e:
             answer = ("interrupted", str(e) or "Stopped; run the same command again to go on.")
