@@ -1,9 +1,11 @@
 """Models as ordinary Hugging Face folders: check, load, save, import. Runs no code from a folder, reads no pickle."""
 
 import contextlib
+import logging
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +81,15 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Hold back peft's warnings, and what bitsandbytes, which it imports where that is installed, says of kernels that it lacks."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def load_tokenizer(folder: Path) -> Any:

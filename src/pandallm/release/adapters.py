@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pandallm.errors import BadInput
-from pandallm.model.folder import check_model_folder, first_line, load_tokenizer, quiet_transformers
+from pandallm.model.folder import check_model_folder, first_line, load_tokenizer, quiet_peft, quiet_transformers
 from pandallm.release.fetch import locate
 from pandallm.store import read_json
 from pandallm.store.store import MANIFEST
@@ -64,7 +64,7 @@ def load_adapted(adapter: Path, base: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with quiet_transformers():
+    with quiet_transformers(), quiet_peft():
         import peft
 
         plain: Any = AutoModelForCausalLM.from_pretrained(

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from pandallm.errors import BadInput
-from pandallm.model.folder import quiet_transformers
+from pandallm.model.folder import quiet_peft, quiet_transformers
 from pandallm.spec import nearest
 from pandallm.store import read_json, write_json
 from pandallm.train.optimizers import check_optimizer
-from pandallm.train.quantised import dequantise, quantise, quiet_import
+from pandallm.train.quantised import dequantise, quantise
 from pandallm.train.spec import LoraMethod, TrainSpec
 
 #: Attribute of config.json that `grow_rows` writes: [first, one after the last] row of the tokens that base.extend added.
@@ -188,7 +188,7 @@ def _linear_targets(model: Any, method: LoraMethod, trained: set[str]) -> list[s
 
 def _adapted(model: Any, method: LoraMethod, layers: list[str], seed: int) -> Any:
     """peft's wrapper; the model inside is changed in place. Short names where they say the same (they go into adapter_config.json)."""
-    with quiet_import():
+    with quiet_peft():
         from peft import LoraConfig, get_peft_model
 
     ends = {n.rsplit(".", 1)[-1] for n in layers}
@@ -200,7 +200,7 @@ def _adapted(model: Any, method: LoraMethod, layers: list[str], seed: int) -> An
         target_modules=sorted(ends) if same == layers else layers,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), quiet_transformers(), quiet_import():
+    with torch.random.fork_rng(), quiet_transformers(), quiet_peft():
         torch.manual_seed(seed)
         peft: Any = get_peft_model(model, config)
     return peft

@@ -1,29 +1,18 @@
 """Frozen weights in four bits, for adapters trained on them (QLoRA, Dettmers et al. 2023), through bitsandbytes."""
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from pandallm.model.folder import quiet_peft
+
 
 def bitsandbytes() -> Any:
     """The package, without what it says when it is imported."""
-    with quiet_import():
+    with quiet_peft():
         import bitsandbytes as package
     return package
-
-
-@contextlib.contextmanager
-def quiet_import() -> Iterator[None]:
-    """Hold back what bitsandbytes (which peft imports where it is installed) says of kernels that are not there."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def quantise(model: Any, compute: torch.dtype) -> None:
