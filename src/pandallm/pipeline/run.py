@@ -307,11 +307,13 @@ class Run:
         from pandallm.pipeline.training import check_processes
         from pandallm.train.hooks import check_tracking
         from pandallm.train.method import check_method
+        from pandallm.train.variants import check_variant
 
         plans = {name: plan for name, (plan, _, _) in self.plans().items()}
         check_processes(self.recipe.runtime, plans)
         for plan in plans.values():
             check_method(plan)
+            check_variant(plan, self.recipe.runtime.device)
         check_tracking(self.recipe.runtime.tracking)
 
     def check_inputs(self) -> None:
