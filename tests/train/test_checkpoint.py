@@ -311,6 +311,21 @@ def test_training_goes_on_without_its_checkpoints(
     assert told.sentences[-1].endswith("there is no older one. The model is written all the same.")
 
 
+def test_no_room_for_the_log_stops_in_a_sentence(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pandallm.train.watch import Watch
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pandallm.train.loop.SAVE_SHARE", 1e9)
+        read, done = Watch.read, count_steps(broken)
+        broken.setattr(Watch, "read", lambda self: full_disk() if len(done) == 6 else read(self))
+        with pytest.raises(PandaError, match=r"no room is left on the disk of .*work: make room"):
+            stage(save_every_seconds=1e-9)
+    assert names(tmp_path / "work")[-1] == 5
+    assert stage()["resumed_from"] == [5]
+
+
 def test_a_stop_that_cannot_be_saved_says_so(
     stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """One training stage in one or several processes: packs in, model folder out, exact resume in between."""
 
 import contextlib
+import errno
 import gc
 import os
 import time
@@ -93,6 +94,12 @@ def train_stage(
                     stage.held_out.close()
                 if stage.watch:
                     stage.watch.close()
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        raise PandaError(
+            f"{name}: no room is left on the disk of {work}: make room and run the same command again to go on from the last checkpoint."
+        ) from None
     finally:
         torch.set_num_threads(before)
         gc.unfreeze()
