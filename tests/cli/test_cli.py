@@ -39,6 +39,7 @@ def panda(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["release", "nowhere.yaml", "--data"], "nowhere.yaml does not exist."),
         (["release", "nowhere", "--data", "--ship", "delta"], "--ship is about the model"),
         (["export", "nowhere", "out"], "Model folder nowhere does not exist"),
+        (["plan", "--on", "16xA100-80"], "Unknown device 'A100-80'. Did you mean 'A100-80G'?"),
         (["data", "buld"], "No such command 'buld'"),
         (["data", "build", "--corpus", "chinees"], "has no corpus 'chinees'. Did you mean 'chinese'?"),
         (["data", "audit"], "no corpus was built yet; run `panda data build` first"),

@@ -24,6 +24,9 @@ def plan(
     probe: Annotated[
         bool, typer.Option("--probe", help="First train 20 steps of each stage here, and remember.")
     ] = False,
+    sample_mb: Annotated[
+        float, typer.Option(min=0.1, help="megabytes of files read to count tokens; a smaller corpus is counted whole")
+    ] = 4.0,
     json_: AsJson = False,
 ) -> None:
     """What a recipe will cost: steps, tokens, memory, hours, price, what is cached; warnings about its schedule.
@@ -36,5 +39,5 @@ def plan(
     from pandallm.recipe.load import load_recipe
 
     recipe = load_recipe(*split_arguments(arguments))
-    result = plan_recipe(recipe, on=on, device_file=devices, probe=probe)
+    result = plan_recipe(recipe, on=on, device_file=devices, probe=probe, sample_bytes=1e6 * sample_mb)
     print(json.dumps(result, ensure_ascii=False) if json_ else "\n".join(plan_lines(result)))

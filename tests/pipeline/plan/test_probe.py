@@ -57,3 +57,39 @@ def test_a_probe_measures_and_a_failure_is_told() -> None:
             threads=1,
             steps=2,
         )
+
+
+def test_what_a_probe_measured_is_used_by_later_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pandallm.pipeline.plan import probe
+    from pandallm.pipeline.plan.recipe import plan_recipe
+    from pandallm.recipe.load import load_recipe
+    from tests.pipeline.data_example import write_recipe
+
+    asked = []
+
+    def measured(shape: ModelShape, spec: TrainSpec, **more: object) -> dict[str, float]:
+        asked.append(spec.sequence_length)
+        return {"seconds_per_step": 2.0, "tokens_per_step": 100.0, "overhead_seconds": 0.0, "peak_memory_gib": 0.5}
+
+    monkeypatch.setattr(probe, "probe_stage", measured)
+    recipe = load_recipe(str(write_recipe(tmp_path)))
+    plan_recipe(recipe, probe=True)
+    assert asked == [64, 128]
+    again = plan_recipe(recipe)
+    assert asked == [64, 128]
+    for stage in again["stages"]:
+        assert stage["hours"]["by"] == "probe"
+        assert stage["hours"]["hours"] == pytest.approx(stage["tokens"]["tokens"] * 0.02 / 3600)
+    assert plan_recipe(recipe, on="A100-40G")["stages"][0]["hours"]["by"] == "guess"
+
+
+def test_a_probe_that_would_not_fit_is_refused(tmp_path: Path) -> None:
+    from pandallm.errors import BadInput
+    from pandallm.pipeline.plan.recipe import plan_recipe
+    from pandallm.recipe.load import load_recipe
+
+    recipes = Path(__file__).parents[3] / "recipes"
+    overrides = [f"runtime.store={tmp_path}", "runtime.device=cpu", f"paths.data={tmp_path}"]
+    recipe = load_recipe(str(recipes / "panda-65b.yaml"), overrides)
+    with pytest.raises(BadInput, match=r"--probe: stage pretrain takes about [\d,]+ GB on one device"):
+        plan_recipe(recipe, on="16xA100-80G", probe=True)

@@ -30,8 +30,9 @@ from pandallm.pipeline.plan.tokens import (
 from pandallm.store import read_json
 from pandallm.train.spec import TrainSpec
 
-#: Relative error of a sample's tokens that its records do not show: duplicates and held-out text are still in it.
+#: Relative error of a sample's tokens that its records do not show, and what the copies that are still in it add; judgement.
 SAMPLE_ERROR = 0.02
+COPIES_ERROR = {"none": 0.0, "exact": 0.03, "minhash": 0.1}
 
 
 @dataclass
@@ -175,7 +176,9 @@ class Estimates:
             s: _scaled(v, factor if settings.sources[s].language.startswith("zh") else 1.0) for s, v in scaled.items()
         }
         fill = float(read_json(out / "pack.json")["fill"]) if whole.rows > 20 else FILL
-        error = SAMPLE_ERROR + 2 * _sampling_error(out, sample) + (0.2 if before_extension else 0.0)
+        error = SAMPLE_ERROR + 2 * _sampling_error(out, sample)
+        error += 0.0 if sample.whole else COPIES_ERROR[settings.dedup.kind]
+        error += 0.2 if before_extension else 0.0
         return stage_tokens(
             where,
             spec,

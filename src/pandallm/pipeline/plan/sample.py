@@ -2,18 +2,20 @@
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import orjson
 
 from pandallm.data.files import parse_record, plan_units, read_unit
 from pandallm.data.raw import RawRecord, Unit
-from pandallm.data.spec import CorpusSpec, SourceSpec
+from pandallm.data.spec import CorpusSpec, HeldOutSpec, NoDedup, SourceSpec
 from pandallm.data.streams import COMPRESSIONS
 
 #: Raw bytes read of a corpus; one that is no larger is read whole, and its figures are then exact.
-SAMPLE_BYTES = 3_000_000
+SAMPLE_BYTES = 4_000_000
 #: Stretches that a large file is sampled in.
 STRETCHES = 24
 #: Of a compressed file at most so much is unpacked.
@@ -31,27 +33,54 @@ class SourceSample:
 
 def sample_source(spec: SourceSpec, files: Sequence[Path], target: Path, wanted: float) -> SourceSample:
     """Write about `wanted` raw bytes of a source's records to `target`, evenly spread over its files, as JSON lines."""
+    if spec.max_records:
+        return _sample_first(spec.max_records, files, target, wanted)
     sizes = [_unpacked(f) for f in files]
     total = sum(sizes)
     whole = total <= wanted
-    records = raw = seen = 0
+    records = raw = 0
     with open(target, "wb") as out:
         for file, size in zip(files, sizes, strict=True):
             part = wanted * size / max(1.0, total)
-            for record, kind, counted in _records(file, size, None if whole else part):
-                seen += counted
-                parsed = parse_record(record, kind)
-                if isinstance(parsed, str) or (spec.max_records and records >= spec.max_records and whole):
-                    continue
-                out.write(orjson.dumps(parsed) + b"\n")
-                records += 1
-                raw += len(record.raw) + 1
+            for record, kind in _records(file, size, None if whole else part):
+                written = _write(record, kind, out)
+                records += written
+                raw += written * (len(record.raw) + 1)
     if whole or not records:
         return SourceSample(records, raw, 1.0)
-    estimated = total / (raw / records)
-    if spec.max_records:
-        estimated = min(estimated, spec.max_records)
-    return SourceSample(records, raw, min(1.0, records / estimated))
+    return SourceSample(records, raw, min(1.0, records / (total / (raw / records))))
+
+
+def _sample_first(most: int, files: Sequence[Path], target: Path, wanted: float) -> SourceSample:
+    """The same of a source of which only the first `most` records are read."""
+
+    def stream() -> Iterator[tuple[RawRecord, str]]:
+        everything = ((r, u.format) for f in files for u in plan_units(f, 1 << 40) for r in read_unit(u))
+        return islice(everything, most)
+
+    sizes = [len(record.raw) + 1 for record, _ in stream()]
+    share = min(1.0, wanted / max(1, sum(sizes)))
+    records = raw = 0
+    due = 0.0
+    with open(target, "wb") as out:
+        for record, kind in stream():
+            due += share
+            if due < 1:
+                continue
+            due -= 1
+            written = _write(record, kind, out)
+            records += written
+            raw += written * (len(record.raw) + 1)
+    return SourceSample(records, raw, 1.0 if share == 1.0 else records / len(sizes))
+
+
+def _write(record: RawRecord, kind: str, out: IO[bytes]) -> int:
+    """Write one record as a line; 0 where it cannot be read."""
+    parsed = parse_record(record, kind)
+    if isinstance(parsed, str):
+        return 0
+    out.write(orjson.dumps(parsed) + b"\n")
+    return 1
 
 
 def _unpacked(file: Path) -> float:
@@ -59,19 +88,19 @@ def _unpacked(file: Path) -> float:
     size = file.stat().st_size
     if file.suffix.lower() not in (*COMPRESSIONS, ".tgz"):
         return float(size)
-    taken = packed = 0
+    taken = 0
+    text: list[bytes] = []
     for record in read_unit(Unit(file, _format(file), 0, -1, size)):
         taken += len(record.raw) + 1
-        if taken > 4 * size or taken > UNPACKED_BYTES:
+        if len(text) < 2000:
+            text.append(record.raw)
+        if taken > UNPACKED_BYTES:
             break
     else:
         return float(taken)
-    # Not through: a file as large as this is judged by how well its text compresses.
-    with open(file, "rb") as f:
-        packed = len(f.read(1 << 20))
-    text = b"".join(r.raw for _, r in zip(range(2000), read_unit(Unit(file, _format(file), 0, -1, size))))
-    ratio = len(text) / max(1, len(zlib.compress(text, 6)))
-    return float(size * ratio) if packed else float(size)
+    # Not through: a file as large as this is judged by how well its beginning compresses.
+    beginning = b"".join(text)
+    return max(float(taken), size * len(beginning) / max(1, len(zlib.compress(beginning, 6))))
 
 
 def _format(file: Path) -> str:
@@ -80,35 +109,35 @@ def _format(file: Path) -> str:
     return file_format(file) or ".jsonl"
 
 
-def _records(file: Path, size: float, part: float | None) -> Iterator[tuple[RawRecord, str, int]]:
+def _records(file: Path, size: float, part: float | None) -> Iterator[tuple[RawRecord, str]]:
     """Records of a file, evenly spread, until about `part` bytes (None: all)."""
     units = plan_units(file, max(1, int(size // STRETCHES)) if part is not None else 1 << 40)
     if part is None:
         for unit in units:
             for record in read_unit(unit):
-                yield record, unit.format, 1
+                yield record, unit.format
         return
     if len(units) > 1:
         each = part / len(units)
         for unit in units:
             taken = 0.0
             for record in read_unit(unit):
-                yield record, unit.format, 1
+                yield record, unit.format
                 taken += len(record.raw) + 1
                 if taken >= each:
                     break
         return
-    # One stream: every k-th stretch of bytes, as far as it is unpacked.
+    # One stream, as far as it is unpacked: every k-th record, so that long ones are no likelier than short ones.
     limit = min(size, UNPACKED_BYTES)
-    step = max(1.0, limit / part)
+    share = min(1.0, part / limit)
     position, due = 0.0, 0.0
     for unit in units:
         for record in read_unit(unit):
-            length = len(record.raw) + 1
-            position += length
-            if position >= due:
-                yield record, unit.format, 1
-                due += length * step
+            position += len(record.raw) + 1
+            due += share
+            if due >= 1:
+                yield record, unit.format
+                due -= 1
             if position >= limit:
                 return
 
@@ -133,8 +162,8 @@ def sample_corpus(
 ) -> CorpusSample:
     """Clean a sample of a corpus into `folder / name`.
 
-    A sample that is the whole corpus is cleaned as the recipe says; another without dedup, decontamination and held-out text, whose
-    parts a sample cannot show. Raises BadInput as cleaning does.
+    A sample that is the whole corpus is cleaned as the recipe says; another without dedup, which a sample cannot show, and its
+    `share` of each source counts held-out documents out. Raises BadInput as cleaning does.
     """
     from pandallm.data.clean import clean_corpus
 
@@ -154,14 +183,20 @@ def sample_corpus(
     }
     changes: dict[str, object] = {"sources": sources}
     if not whole:
-        from pandallm.data.spec import HeldOutSpec, NoDedup
-
-        changes |= {"dedup": NoDedup(), "decontaminate": None, "held_out": HeldOutSpec()}
+        changes |= {"dedup": NoDedup(), "held_out": HeldOutSpec()}
+        taken = {s: _without_held_out(t, spec.sources[s].held_out or spec.held_out) for s, t in taken.items()}
     clean_corpus(
         name,
         spec.model_copy(update=changes),
         {s: [raw / f"{s}.jsonl"] for s in files},
         folder / name,
-        contamination=contamination if whole else None,
+        contamination=contamination,
     )
     return CorpusSample(folder / name, taken, whole)
+
+
+def _without_held_out(sample: SourceSample, held_out: HeldOutSpec) -> SourceSample:
+    """The sample as a share of the records that are not held out."""
+    records = sample.records / sample.share
+    kept = 1 - max(held_out.share, min(1.0, held_out.documents / max(1.0, records)))
+    return replace(sample, share=sample.share / max(1e-9, kept)) if sample.records else sample

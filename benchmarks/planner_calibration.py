@@ -1,0 +1,183 @@
+"""How well `panda plan` predicts: its own time, memory of small models on a CPU, tokens of real files by sample, hours of the microworld.
+
+    python benchmarks/planner_calibration.py [--quick] [--data FOLDER] [--json FILE]
+
+Memory: stages of small models are trained in processes of their own, with every large array in its own mapping, so that what a
+process holds is what is in use; predicted by measured peak. Hours: the microworld's stages are probed (20 steps each) and then run;
+seconds of the steps, predicted by actual. An idle machine is needed for the hours. --data: the folder that recipes name, for the
+tokens; left out without it. --quick: fewer models, and a microworld of a tenth of the steps.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.common import result, write
+
+from pandallm.model.shape import ModelShape
+from pandallm.store import read_json
+from pandallm.train.spec import TrainSpec
+
+ROOT = Path(__file__).parents[1]
+GOALS = {"plan_seconds": 2.0, "memory_error": 0.10, "token_error": 0.01, "hours_error": 0.15}
+
+SMALL = ModelShape(256, 6, 4, 4, 64, 768, 4000)
+LARGER = ModelShape(512, 6, 8, 4, 64, 1408, 16000)
+CASES: dict[str, tuple[ModelShape, dict[str, Any]]] = {
+    "float32": (SMALL, {}),
+    "float32, selective": (SMALL, {"gradient_checkpointing": "selective"}),
+    "bfloat16, checkpointing": (SMALL, {"dtype": "bfloat16", "gradient_checkpointing": True}),
+    "float32, accumulation": (SMALL, {"micro_batch_tokens": 1024}),
+    "bfloat16": (SMALL, {"dtype": "bfloat16"}),
+    "float32, 34 M": (LARGER, {"batch_sequences": 4, "micro_batch_tokens": 1024}),
+    "bfloat16, 34 M, accumulation": (LARGER, {"dtype": "bfloat16", "micro_batch_tokens": 1024}),
+    "LoRA, 34 M": (LARGER, {"batch_sequences": 4, "micro_batch_tokens": 1024, "method": {"kind": "lora"}}),
+}
+
+
+def plan_seconds(times: int = 5) -> list[float]:
+    """Wall-clock seconds of `panda plan recipes/panda-7b.yaml` as a process."""
+    spent = []
+    for _ in range(times):
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "pandallm", "plan", str(ROOT / "recipes" / "panda-7b.yaml")]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PANDA_DATA": "nowhere"})
+        spent.append(time.perf_counter() - began)
+    return spent
+
+
+def memory(names: list[str]) -> dict[str, dict[str, float]]:
+    """Predicted and measured GiB of each case."""
+    from pandallm.pipeline.plan.memory import micro_batch_tokens, stage_memory
+    from pandallm.pipeline.plan.probe import probe_stage
+
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
+    found = {}
+    for name in names:
+        shape, fields = CASES[name]
+        settings = {"sequence_length": 256, "batch_sequences": 8, "micro_batch_tokens": 2048, **fields}
+        spec = TrainSpec.model_validate({"steps": 3, "optimizer": {"lr": 1e-3}, **settings})
+        measured = probe_stage(
+            shape,
+            spec,
+            packs=None,
+            example_tokens=200,
+            row_tokens=256,
+            trained_share=1,
+            device="cpu",
+            threads=1,
+            steps=3,
+        )["peak_memory_gib"]
+        tokens = micro_batch_tokens(spec, 256, spec.batch_sequences)
+        predicted = stage_memory(
+            shape,
+            spec,
+            dtype=spec.dtype,
+            kind="cpu",
+            tokens=tokens,
+            micro_batches=spec.batch_sequences * 256 / tokens,
+            trained_share=1,
+            saves=False,
+        )
+        gib = predicted.alive / 2**30
+        found[name] = {"predicted_gib": round(gib, 3), "measured_gib": measured, "ratio": round(gib / measured, 3)}
+        print(
+            f"memory   {name:32} predicted {gib:.2f} GiB, measured {measured:.2f}, ratio {gib / measured:.3f}",
+            flush=True,
+        )
+    del os.environ["MALLOC_MMAP_THRESHOLD_"]
+    return found
+
+
+def tokens(data: str, folder: Path) -> dict[str, dict[str, float]]:
+    """Tokens of one pass over tiny-zh's corpora by sample, and after building them. The vocabulary is learnt on all text in both."""
+    from pandallm.pipeline.data import build_data
+    from pandallm.pipeline.plan.estimate import Estimates
+    from pandallm.pipeline.plan.stored import StoredStages
+    from pandallm.recipe.load import load_recipe
+
+    overrides = [f"paths.data={data}", f"runtime.store={folder / 'store'}", f"runtime.runs={folder / 'runs'}"]
+    overrides += ["base.scratch.train.epochs=1", "stages.pretrain.epochs=1", "stages.instruct.epochs=1"]
+    recipe = load_recipe(str(ROOT / "recipes" / "tiny-zh.yaml"), overrides)
+    built = build_data(recipe)["packs"]
+    stored = StoredStages(recipe)
+    stored.packs.clear()  # as if only the tokenizer were there
+    from pandallm.pipeline.plan.base import base_shape
+
+    found = {}
+    with Estimates(stored, base_shape(recipe.base, stored.start_folder())) as estimates:
+        for name, (spec, corpus, _) in stored.plans().items():
+            predicted, actual = estimates.stage(name, spec, corpus).tokens, built[name]["ledger"]["total"]["exposures"]
+            found[name] = {"predicted": round(predicted), "actual": actual, "ratio": round(predicted / actual, 4)}
+            print(
+                f"tokens   {name:32} predicted {predicted:,.0f}, actual {actual:,}, ratio {predicted / actual:.4f}",
+                flush=True,
+            )
+    return found
+
+
+def hours(folder: Path, share: float) -> dict[str, dict[str, float]]:
+    """Seconds of the microworld's stages, predicted after a probe and then taken. share: of the steps."""
+    from pandallm.recipe.load import load_recipe
+
+    recipe = load_recipe("microworld")
+    steps = {"base.scratch.train": recipe.base.scratch.train.steps if recipe.base.scratch else None}
+    steps |= {f"stages.{n}": s.steps for n, s in recipe.stages.items()}
+    overrides = [f"{n}.steps={max(20, round(share * s))}" for n, s in steps.items() if s] if share < 1 else []
+    overrides += [f"runtime.store={folder / 'store'}", f"runtime.runs={folder / 'runs'}"]
+    panda = [sys.executable, "-m", "pandallm"]
+    for verb in (["data", "build"], ["plan", "--probe"], ["run", "--quiet", "--no-text"]):
+        subprocess.run([*panda, *verb, *overrides], check=True, capture_output=True)
+    (run,) = (folder / "runs").glob("microworld-*")
+    found = {}
+    for row in read_json(run / "plan.json")["stages"]:
+        predicted, actual = row["predicted"]["seconds"], row["actual"]["seconds"]
+        found[row["stage"]] = {"predicted": predicted, "actual": actual, "ratio": round(actual / predicted, 3)}
+        print(
+            f"seconds  {row['stage']:32} predicted {predicted:.1f}, actual {actual:.1f}, ratio {actual / predicted:.3f}",
+            flush=True,
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data", help="folder of the recipes' data; tokens are not tried without it")
+    parser.add_argument("--json")
+    arguments = parser.parse_args()
+    times = plan_seconds()
+    print(f"panda plan recipes/panda-7b.yaml: median {median(times):.2f} s of {len(times)}", flush=True)
+    figures: dict[str, Any] = {"plan_seconds": round(median(times), 3)}
+    figures["memory"] = memory(list(CASES)[:3] if arguments.quick else list(CASES))
+    with tempfile.TemporaryDirectory() as name:
+        figures["tokens"] = tokens(arguments.data, Path(name) / "tokens") if arguments.data else {}
+        figures["hours"] = hours(Path(name) / "hours", 0.1 if arguments.quick else 1.0)
+    worst = {
+        kind: max((abs(v["ratio"] - 1) for v in figures[kind].values()), default=None)
+        for kind in ("memory", "tokens", "hours")
+    }
+    total = {k: sum(v[k] for v in figures["hours"].values()) for k in ("predicted", "actual")}
+    figures["errors"] = {
+        "memory_error": round(worst["memory"] or 0.0, 4),
+        "token_error": None if worst["tokens"] is None else round(worst["tokens"], 4),
+        "hours_error": round(abs(total["actual"] / total["predicted"] - 1), 4),
+    }
+    met = figures["plan_seconds"] <= GOALS["plan_seconds"] and all(
+        error is None or error <= GOALS[kind] for kind, error in figures["errors"].items()
+    )
+    print(f"errors: {figures['errors']}; goals {'met' if met else 'not met'}")
+    command = " ".join(["python benchmarks/planner_calibration.py", *(["--quick"] if arguments.quick else [])])
+    write(arguments.json, result("planner_calibration", figures, GOALS, met, command))
+
+
+if __name__ == "__main__":
+    main()
