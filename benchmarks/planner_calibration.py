@@ -85,7 +85,6 @@ def memory(names: list[str]) -> dict[str, dict[str, float]]:
             tokens=tokens,
             micro_batches=spec.batch_sequences * 256 / tokens,
             trained_share=1,
-            saves=False,
         )
         gib = predicted.alive / 2**30
         found[name] = {"predicted_gib": round(gib, 3), "measured_gib": measured, "ratio": round(gib / measured, 3)}

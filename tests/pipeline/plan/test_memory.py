@@ -113,9 +113,7 @@ def test_peak_of_a_process_within_a_tenth(fields: dict[str, object], monkeypatch
     result = probe_stage(
         shape, spec, packs=None, example_tokens=256, row_tokens=256, trained_share=1.0, device="cpu", threads=1, steps=2
     )
-    predicted = stage_memory(
-        shape, spec, dtype=spec.dtype, kind="cpu", tokens=2048, micro_batches=1, trained_share=1.0, saves=False
-    )
+    predicted = stage_memory(shape, spec, dtype=spec.dtype, kind="cpu", tokens=2048, micro_batches=1, trained_share=1.0)
     assert predicted.alive / 2**30 == pytest.approx(result["peak_memory_gib"], rel=0.1)
     assert os.environ["MALLOC_MMAP_THRESHOLD_"]
 

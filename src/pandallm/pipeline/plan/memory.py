@@ -203,12 +203,11 @@ def stage_memory(
     gpus: int = 1,
     per_node: int = 8,
     checkpointing: bool | str | None = None,
-    saves: bool = True,
 ) -> Memory:
     """Memory of one process of a stage.
 
     dtype: float32 or bfloat16, resolved. tokens: of the largest micro-batch. micro_batches: of a step on one process.
-    checkpointing None: as the stage says. saves: checkpoints are written while it trains, not at its end alone.
+    checkpointing None: as the stage says.
     """
     checkpointing = spec.gradient_checkpointing if checkpointing is None else checkpointing
     parts = model_parts(shape, spec)
@@ -248,9 +247,8 @@ def stage_memory(
     passing = most - max(0.0, min(most, gradients if micro_batches > 1 else head_gradient))
     trained = parts.trained_matrices / divide + parts.trained_rest + parts.adapters
     snapshot = 4 * trained + optimizer
-    on_host = kind == "gpu"
-    beside = 0.0 if on_host or not saves else snapshot
-    top = held + max(most + beside, 0.0 if on_host else snapshot)
+    # Room for it is taken early and kept; beside a GPU it lies in the host's memory.
+    top = held + most + (snapshot if kind == "cpu" else 0.0)
     runtime = RUNTIME_BYTES[kind]
     holes = CPU_HOLES[dtype] if kind == "cpu" else 1.0
     return Memory(
