@@ -131,3 +131,50 @@ def report(
         print(json.dumps(results, ensure_ascii=False))
     else:
         print_results(results, written)
+
+
+#: Where the results of studies are kept in the repository.
+RESULTS = Path("benchmarks/results/studies")
+
+
+@study_app.command()
+def publish(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="a study's folder, such as runs/staging", show_default=False)
+    ],
+    into: Annotated[
+        Path, typer.Option(help="Folder of published studies; the study gets one of its name there.")
+    ] = RESULTS,
+) -> None:
+    """Copy a study's numbers and tables, to be committed: no text of a question or model, no path of this machine.
+
+    Example: panda study publish runs/staging
+    """
+    from pandallm.study.publish import publish_study
+
+    print(publish_study(folder, into))
+
+
+@study_app.command()
+def blueprint(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RESULTS...", help=f"published studies, or folders of them ({RESULTS})", show_default=False
+        ),
+    ] = None,
+    studies: Annotated[
+        Path | None, typer.Option(help="Study files; those without results are told as not run.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the pages")] = Path("docs"),
+) -> None:
+    """Write what published studies say a builder should do: blueprint.md and blueprint.zh-CN.md.
+
+    Example: panda study blueprint benchmarks/results/studies --studies studies --out docs
+    """
+    from pandallm.study.blueprint import write_blueprint
+
+    if studies is not None and not studies.is_dir():
+        raise BadInput(f"--studies: {studies} is not a folder; give one with study files (*.yaml).")
+    for path in write_blueprint(results or [RESULTS], studies, out):
+        print(path)

@@ -59,6 +59,8 @@ def write_study(study: StudyFile, arms: Sequence[Arm]) -> Path:
         {
             "name": spec.name,
             "description": spec.description,
+            "description_zh": spec.description_zh,
+            "subject": spec.subject,
             "recipe": spec.recipe,
             "confidence": spec.confidence,
             "margin": spec.margin.model_dump(),

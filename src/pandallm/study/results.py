@@ -32,6 +32,10 @@ def compute_results(folder: Path) -> Json:
     """The content of results.json, from study.json and the run folders."""
     if not (folder / STUDY).is_file():
         raise BadInput(f"{folder} is no study's folder: {STUDY} is missing; run `panda study run FILE` first.")
+    if (folder / RESULTS).is_file() and not (folder / "arms").is_dir():
+        raise BadInput(
+            f"{folder} holds the published results of a study without its runs (arms/), from which alone its numbers can be computed."
+        )
     return _Study(folder).results()
 
 
@@ -72,6 +76,8 @@ class _Study:
         states = [o["state"] for by_seed in self.outcomes.values() for o in by_seed.values()]
         return {
             **{k: self.study[k] for k in ("name", "description", "recipe", "confidence", "margin", "seeds", "factors")},
+            "description_zh": self.study.get("description_zh", ""),
+            "subject": self.study.get("subject"),
             "metrics": self.study["metrics"],
             "primary": self.study["primary"],
             "world": self.study["own_questions"],
@@ -144,7 +150,8 @@ class _Study:
             sides = [c[side] if isinstance(c[side], dict) else {c["factor"]: c[side]} for side in ("a", "b")]
             metric = c["metric"] or self.study["primary"]
             margin = c["margin"] or self.study["margin"][self.study["metrics"][metric]["kind"]]
-            told = {"name": name, "claim": c["claim"], "expect": c["expect"], "margin": margin}
+            told = {"name": name, "claim": c["claim"], "claim_zh": c.get("claim_zh", "")}
+            told |= {"expect": c["expect"], "margin": margin}
             made.append((told, *self._compare(sides[0], sides[1], metric)))
         tested = [effect.p for _, _, effect in made if effect is not None and math.isfinite(effect.p)]
         adjusted = iter(holm(tested))

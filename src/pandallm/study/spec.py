@@ -288,6 +288,7 @@ class ContrastSpec(Spec):
     """
 
     claim: str = ""
+    claim_zh: str = ""  # the claim in Chinese, for Chinese pages
     factor: str | None = None
     a: Selection
     b: Selection
@@ -303,11 +304,16 @@ class MarginSpec(Spec):
     bits_per_byte: float = Field(0.01, gt=0)
 
 
+Subject = Literal["quantity", "quality", "language", "staging", "vocabulary", "training"]
+
+
 class StudySpec(Spec):
     """A study file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
+    description_zh: str = ""  # the same in Chinese, for Chinese pages
+    subject: Subject | None = None  # where the blueprint tells of it; from the kind of the first factor when left out
     recipe: str  # a file, relative to the study's, or the name of a recipe that ships with the package
     set: dict[str, Any] = Field(default_factory=dict)  # fields of the recipe, in every arm
     factors: dict[Name, AnyFactor] = Field(min_length=1)

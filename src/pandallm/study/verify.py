@@ -19,14 +19,14 @@ def verify_study(folder: Path) -> dict[str, Any]:
 
     Raises BadInput where the study has no results, PandaError naming the first number that is not what the rows give.
     """
-    stored = read_json(folder / RESULTS)
+    stored, rebuilt = read_json(folder / RESULTS), compute_results(folder)
     runs = [
         verify_run(folder / "arms" / f"{arm['name']}-seed{run['seed']}")
         for arm in stored["arms"]
         for run in arm["runs"]
         if run["state"] == "complete"
     ]
-    numbers = compare(stored, compute_results(folder), RESULTS)
+    numbers = compare(stored, rebuilt, RESULTS)
     return {
         "runs": len(runs),
         "rows": sum(r["rows"] for r in runs),
