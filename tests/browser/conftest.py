@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,10 +24,19 @@ FLAGS = [
 ]
 
 
+def require(module: str, package: str) -> ModuleType:
+    """Import a package of the extra `dev`; without it the test is skipped, in continuous integration it fails."""
+    try:
+        return import_module(module)
+    except ImportError:
+        assert os.environ.get("PANDA_BROWSER") != "required", f"{package} is not installed"
+        pytest.skip(f"{package} is not installed; it is in the extra `dev`")
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
     """Chromium under WebDriver, with no name it could resolve: whatever asks the network fails and is logged."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; it is in the extra `dev`")
+    webdriver = require("selenium.webdriver", "selenium")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         # Continuous integration installs a browser: there a skipped test would hide that it is missing.
@@ -62,6 +74,18 @@ class Browser:
 
     def run(self, script: str, *arguments: object) -> object:
         return self.session.execute_script(script, *arguments)
+
+    def wait(self, script: str, seconds: float = 5.0) -> None:
+        """Until `script` returns something true."""
+        end = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < end, f"not within {seconds} s: {script}"
+            time.sleep(0.02)
+
+    def scheme(self, name: str) -> None:
+        """`light`, `dark`, or "" for the browser's own."""
+        features = [{"name": "prefers-color-scheme", "value": name}] if name else []
+        self.session.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def all(self, selector: str) -> list:
         return [e for e in self.session.find_elements("css selector", selector) if e.is_displayed()]

@@ -74,6 +74,12 @@ def example_scores() -> dict[str, Any]:
                 "p": 0.061,
             },
         ],
+        "prompts": [
+            {"model": m, "task": "facts-zh", "group": "asked", "method": "likelihood", "shots": 0, "chat": False}
+            | {"prompts": 2, "accuracy": a, "low": a - 0.1, "high": a + 0.1, "se_sampling": 0.03, "spread": 0.084}
+            | {"min": a - 0.06, "max": a + 0.06}
+            for m, a in by_model.items()
+        ],
         "bits_per_byte": [
             {"model": m, "corpus": f"held_{lang}", "source": s, "language": lang, "documents": 20, "bytes": 4100}
             | {"bits_per_byte": b, "low": b - 0.1, "high": b + 0.1}
@@ -167,13 +173,33 @@ def write_example_run(folder: Path, hostile: str = "", questions: int = 30, step
         "over_budget": 200,
         "exposures": 17000,
         "passes": 2.0,
+        "share": 0.25,
+        "wanted_share": 0.3,
     }
     for name in ("pretrain", "instruct"):
         ledger = {
             "sources": dict.fromkeys(sources, tokens),
-            "total": {k: 4 * v if k != "passes" else v for k, v in tokens.items()},
+            "total": {k: 4 * v if k != "passes" else v for k, v in tokens.items() if "share" not in k},
         }
         write_json(folder / "ledgers" / f"pack-{name}.json", {"sources": sources, "rows": 3, "ledger": ledger})
+    document = {"id": f"doc-1{hostile}", "source": sources[0], "grams": 3, "share": 0.4, "fate": "kept"}
+    touched = [{"question": f"facts-zh/0{hostile}", "share": 0.4, "documents": [document], "documents_total": 2}]
+    write_json(
+        folder / "contamination" / "chinese.json",
+        {
+            "ngram_chars": 13,
+            "action": "report",
+            "tasks": {
+                "facts-zh": {
+                    "questions": 400,
+                    "touched": 7,
+                    "documents": 5,
+                    "by_question": touched,
+                    "exclude": ["facts-zh/0", "facts-zh/1"],
+                }
+            },
+        },
+    )
     write_json(
         folder / "delta.json",
         {

@@ -1,6 +1,7 @@
 """Summary, tables, questions, ledgers and charts on cases worked by hand."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from pandallm.report.charts import (
     prompt_chart,
     thinning,
 )
-from pandallm.report.questions import question_data, script_json
+from pandallm.report.published import published_of
+from pandallm.report.questions import pack_questions, question_data, script_json, unpack
 from pandallm.report.run import interval_includes_chance, read_run
 from pandallm.report.summary import summary
 from pandallm.report.tables import COLUMNS, latex_table, markdown_table
@@ -153,6 +155,49 @@ def test_questions_are_thinned_evenly_and_say_so(run: Path) -> None:
     assert [q["id"] for q in data["questions"]] == ["facts-zh/0", "facts-zh/3", "facts-zh/6", "facts-zh/9"]
     assert len(data["contexts"]) == 1  # every third question has the same passage, stored once
     assert data["views"] == ["listed · likelihood", "question · likelihood", "listed · generation"]
+
+
+def test_packed_questions_keep_to_their_room(run: Path) -> None:
+    r = read_run(run)
+    whole = pack_questions(r, True, {"found": {}})
+    assert (whole.total, whole.shown, whole.without_scores) == (12, 12, False)
+    assert unpack(whole.text) == question_data(r, True) | {"text": {"found": {}}}
+    assert pack_questions(r, True, {"found": {}}) == whole  # no time is stored
+    # The invented scores repeat and pack to nothing; scores of models do not.
+    for i, row in enumerate(r.rows):
+        if row["scores"]:
+            row["scores"] = [-math.sqrt(i + 7 * k) for k in range(4)]
+    scored = pack_questions(r, True, {"found": {}})
+    lean = pack_questions(r, True, {"found": {}}, room=len(scored.text) - 100)
+    assert (lean.shown, lean.without_scores) == (12, True)
+    assert not any("s" in row for q in unpack(lean.text)["questions"] for row in q["rows"])
+    few = pack_questions(r, True, {"found": {}}, room=len(lean.text) - 100)
+    assert few.total == 12
+    assert 1 <= few.shown < 12
+    assert len(few.text) <= len(lean.text) - 100
+
+
+def test_nothing_scored_packs_to_nothing(run: Path) -> None:
+    (run / "rows.jsonl").unlink()
+    assert pack_questions(read_run(run), True, {}).text == ""
+
+
+def test_the_papers_figures_are_of_its_tasks_only() -> None:
+    assert published_of("facts-zh", 10) is None
+    entry = published_of("c3-m", 2002)
+    assert entry is not None
+    assert entry["same"] is True
+    assert dict(entry["models"])["Panda-7B"] == pytest.approx(874 / 2002)
+    assert entry["constant"] == ("B", pytest.approx(557 / 2002))
+
+
+def test_a_wanted_share_is_drawn_as_a_tick(run: Path) -> None:
+    ledger = read_run(run).packs["pretrain"]
+    with_tick = mix_chart(ledger, "en")
+    for entry in ledger.sources.values():
+        entry.pop("wanted_share", None)
+    assert with_tick.count("mark-rect") == 2
+    assert mix_chart(ledger, "en").count("mark-rect") == 1
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pandallm.errors import BadInput
+from pandallm.report.questions import unpack
 from pandallm.report.write import write_report
 from pandallm.store import read_json, write_json
 from tests.report.example_run import HOSTILE, MODELS, write_example_run
@@ -60,7 +61,9 @@ class Page(HTMLParser):
         return [a["id"] or "" for _, a in self.elements if "id" in a]
 
     def data(self) -> Any:
-        return json.loads(next(text for attrs, text in self.scripts if attrs.get("type") == "application/json"))
+        """What the page's script reads: JSON, packed on a run's page."""
+        kind, text = next((a["type"], text) for a, text in self.scripts if a.get("type"))
+        return unpack(text) if kind == "application/gzip" else json.loads(text)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,7 @@ def test_sections_numbers_and_unique_ids(page: Page) -> None:
         "summary",
         "curves",
         "data",
+        "contamination",
         "scores",
         "differences",
         "bpb",
@@ -186,7 +190,7 @@ def test_optional_files_may_be_missing(tmp_path: Path) -> None:
     run = write_example_run(tmp_path / "run", questions=2, steps=3)
     for name in ("delta.json", "questions.jsonl", "rows.jsonl", "recipe.yaml"):
         (run / name).unlink()
-    for name in ("metrics", "ledgers"):
+    for name in ("metrics", "ledgers", "contamination"):
         shutil.rmtree(run / name)
     write_json(
         run / "scores.json", {"confidence": 0.95, "models": ["base"], "table": read_json(run / "scores.json")["table"]}
@@ -194,7 +198,9 @@ def test_optional_files_may_be_missing(tmp_path: Path) -> None:
     write_json(run / "manifest.json", {"name": "bare", "seed": 1})
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert {"summary", "scores", "provenance"} <= set(page.ids)
-    assert not {"curves", "data", "differences", "bpb", "forgetting", "questions", "release"} & set(page.ids)
+    assert not {"curves", "data", "contamination", "differences", "bpb", "forgetting", "questions", "release"} & set(
+        page.ids
+    )
     assert "This run fixes no headline" in page.text
     links = {a["href"] for tag, a in page.elements if tag == "a"}
     assert links == {"#summary", "#scores", "#provenance"}
@@ -236,3 +242,22 @@ def test_a_difference_that_holm_does_not_confirm_is_not_called_established(tmp_p
     scores["differences"][0]["p_holm"] = 0.04
     write_json(run / "scores.json", scores)
     assert "b higher" in Page(write_report(run).read_text(encoding="utf-8")).text
+
+
+def test_contamination_shares_and_prompts_are_told(page: Page) -> None:
+    for shown in ("shares 13 characters in a row", "1.8%", "doc-1", "8.4%", "30.0%", "Prompt spread"):
+        assert shown in page.text
+    assert "reported, kept" in page.text
+
+
+def test_the_papers_figures_stand_beside_its_tasks(tmp_path: Path) -> None:
+    run = write_example_run(tmp_path / "run", questions=2, steps=3)
+    scores = read_json(run / "scores.json")
+    scores["table"].append({**scores["table"][0], "task": "c3-d", "n": 1890})
+    scores["table"].append({**scores["table"][0], "task": "c3-m", "n": 100})
+    write_json(run / "scores.json", scores)
+    text = Page(write_report(run).read_text(encoding="utf-8")).text
+    assert "on its test set of 1,890 questions:" in text
+    assert "on its test set of 2,002 questions, which are not those asked here:" in text
+    assert "Panda-Instruct-7B, 9k steps 47.3%" in text  # 894 of 1,890
+    assert "always C总选 C 29.6%" in text  # 559 of 1,890

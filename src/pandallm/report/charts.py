@@ -198,7 +198,7 @@ def fates(entry: Json) -> dict[str, int]:
 
 
 def mix_chart(ledger: TokenLedger, language: str) -> str:
-    """Tokens that training reads (`exposures`) per source."""
+    """Tokens that training reads (`exposures`) per source; a tick where the recipe wants a share of them."""
     points: Points = [
         {"name": _clean(source), "tokens": entry["exposures"], "label": f"{entry['exposures']:,}"}
         for source, entry in ledger.sources.items()
@@ -207,19 +207,30 @@ def mix_chart(ledger: TokenLedger, language: str) -> str:
     if not points:
         return ""
     names = [p["name"] for p in points]
-    base = alt.Chart(alt.Data(values=points)).encode(
-        y=alt.Y("name:N", title=None, scale=alt.Scale(domain=names)),
-        # Room on the right for the longest bar's number.
-        x=alt.X(
-            "tokens:Q",
-            title=text("axis_tokens", language),
-            scale=alt.Scale(domain=[0, 1.3 * max(1, *(p["tokens"] for p in points))], nice=False),
-            axis=alt.Axis(tickCount=4, format="~s"),
-        ),
+    whole = ledger.total.get("exposures") or sum(p["tokens"] for p in points)
+    wanted: Points = [
+        {"name": _clean(source), "tokens": entry["wanted_share"] * whole}
+        for source, entry in ledger.sources.items()
+        if entry.get("wanted_share") is not None
+    ]
+    y = alt.Y("name:N", title=None, scale=alt.Scale(domain=names))
+    # Room on the right for the longest bar's number.
+    longest = max(1, *(p["tokens"] for p in points + wanted))
+    x = alt.X(
+        "tokens:Q",
+        title=text("axis_tokens", language),
+        scale=alt.Scale(domain=[0, 1.3 * longest], nice=False),
+        axis=alt.Axis(tickCount=4, format="~s"),
     )
+    base = alt.Chart(alt.Data(values=points)).encode(y=y, x=x)
     layers = [
         base.mark_bar(size=16, color=PALETTE[1]),
-        base.mark_text(align="left", dx=5, color=INK, fontSize=11).encode(text="label:N"),
+        *(
+            [alt.Chart(alt.Data(values=wanted)).mark_tick(thickness=2.5, size=24, color=INK).encode(y=y, x=x)]
+            if wanted
+            else []
+        ),
+        base.mark_text(align="left", dx=8, color=INK, fontSize=11).encode(text="label:N"),
     ]
     return _svg(alt.layer(*layers), height=28 * len(names), labels=names)
 

@@ -1,19 +1,74 @@
 """The questions with each model's answer, as JSON for the page's search."""
 
+import base64
+import gzip
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from pandallm.report.run import Run
 from pandallm.report.text import asked_how
 
-MAX_QUESTIONS = 2000
+#: More than this many and the page holds an even sample: a browser should still open it at once.
+MAX_QUESTIONS = 20_000
+#: Room for the packed questions, so that a page stays below 3 MB with its charts and tables.
+MAX_BYTES = 2_300_000
+
+
+@dataclass(frozen=True)
+class PackedQuestions:
+    """The questions of a page: JSON, gzipped, in base64; the page's script unpacks it. Empty text where nothing was scored."""
+
+    text: str
+    total: int
+    shown: int
+    without_scores: bool  # the scores of the single options were left out for room
+
+
+def pack_questions(run: Run, with_text: bool, texts: dict[str, Any], room: int = MAX_BYTES) -> PackedQuestions:
+    """`question_data` with the script's fixed `texts`, packed into at most `room` characters.
+
+    Where there is too much, the scores of single options go first, then questions are thinned evenly. The same files give the same
+    text: no time is stored.
+    """
+    data = question_data(run, with_text)
+    if not data:
+        return PackedQuestions("", 0, 0, False)
+    data["text"] = texts
+    packed, without_scores = _pack(data), False
+    if len(packed) > room:
+        without_scores = _drop_scores(data)
+        packed = _pack(data)
+    while len(packed) > room and len(data["questions"]) > 1:
+        limit = max(1, int(0.95 * len(data["questions"]) * room / len(packed)))
+        data = question_data(run, with_text, limit) | {"text": texts}
+        _drop_scores(data)
+        packed = _pack(data)
+    return PackedQuestions(packed, data["total"], len(data["questions"]), without_scores)
+
+
+def _drop_scores(data: dict[str, Any]) -> bool:
+    """Take out the options' scores; whether there were any."""
+    scored = [row for q in data["questions"] for row in q["rows"] if "s" in row]
+    for row in scored:
+        del row["s"]
+    return bool(scored)
+
+
+def unpack(text: str) -> Any:
+    """What `pack_questions` packed."""
+    return json.loads(gzip.decompress(base64.b64decode(text)))
+
+
+def _pack(data: dict[str, Any]) -> str:
+    return base64.b64encode(gzip.compress(script_json(data).encode(), compresslevel=6, mtime=0)).decode()
 
 
 def question_data(run: Run, with_text: bool, limit: int = MAX_QUESTIONS) -> dict[str, Any]:
     """What the page searches; empty when the run scored no question.
 
     Without text it holds ids, choices and scores only. More than `limit` questions are thinned evenly in file order,
-    so that every task keeps its share. Repeated passages, prompts and models are stored once.
+    so that every task keeps its share. Repeated passages, prompts and models are stored once; a row is right where its `c` is the question's answer.
     """
     answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in run.rows:
@@ -42,7 +97,6 @@ def question_data(run: Run, with_text: bool, limit: int = MAX_QUESTIONS) -> dict
                     "m": models[row["model"]],
                     "v": views[f"{asked_how(row)} · {row['method']}"],
                     "c": row.get("choice"),
-                    "ok": bool(row["correct"]),
                     **({"s": [_short(s) for s in row["scores"]]} if row.get("scores") else {}),
                     **({"t": str(row["completion"])} if with_text and row.get("completion") is not None else {}),
                 }

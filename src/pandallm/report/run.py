@@ -24,6 +24,7 @@ class Run:
     held_out: Mapping[str, list[Json]]  # the same of stages that watched held-out text
     corpora: Mapping[str, Json]  # corpus -> ledger
     packs: Mapping[str, "TokenLedger"]  # stage -> token ledger
+    contamination: Mapping[str, Json]  # corpus -> what of it touches which question
     delta: Json
     plan: list[Json]  # predicted against actual of trained stages
     questions: Mapping[tuple[str, str], Json]  # (task, id) -> question
@@ -79,6 +80,7 @@ def read_run(folder: Path) -> Run:
             name: _token_ledger(ledgers["pack-" + name])
             for name in _ordered([n.removeprefix("pack-") for n in ledgers if n.startswith("pack-")], order)
         },
+        contamination={p.stem: _object(p) for p in sorted((folder / "contamination").glob("*.json"))},
         delta=_object(folder / "delta.json") if (folder / "delta.json").is_file() else {},
         plan=_object(folder / "plan.json").get("stages") or [] if (folder / "plan.json").is_file() else [],
         questions={(str(q.get("task")), str(q.get("id"))): q for q in questions},

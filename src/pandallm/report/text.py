@@ -51,8 +51,8 @@ TEXT: dict[str, tuple[str, str]] = {
     ),
     "tokens": ("Token mix", "词元构成"),
     "mix_caption": (
-        "Stage {stage}: tokens that training reads, per source, repeats counted.",
-        "阶段 {stage}：训练实际读取的各来源词元数（含重复）。",
+        "Stage {stage}: tokens that training reads, per source, repeats counted. A black tick: what the recipe wants.",
+        "阶段 {stage}：训练实际读取的各来源词元数（含重复）。黑色刻度：配方所要求的数量。",
     ),
     "token_ledger": ("Token ledger", "词元账目"),
     "ledger_note": (
@@ -94,6 +94,41 @@ TEXT: dict[str, tuple[str, str]] = {
         "Right of 0: worse, that is forgetting. Left of 0: better.",
         "从前一模型到后一模型每字节比特数的变化及 {confidence} 区间。0 右侧：变差，即遗忘；左侧：变好。",
     ),
+    "contamination": ("Contamination", "污染检查"),
+    "contamination_note": (
+        "A question is touched where a document shares {ngram} characters in a row with it. “To leave out”: touched by a document that is "
+        "kept and may be trained on; panda data contamination gives the scores without them.",
+        "文档与题目有连续 {ngram} 个字符相同，即算触及。“应排除”：被保留且可能用于训练的文档触及的题目；"
+        "用 panda data contamination 可得到排除后的得分。",
+    ),
+    "touched": ("Touched", "触及"),
+    "touched_share": ("Share", "占比"),
+    "exclude": ("To leave out", "应排除"),
+    "action": ("Action", "处理"),
+    "action_drop": ("taken out", "已删除"),
+    "action_report": ("reported, kept", "仅报告，保留"),
+    "strongest": ("The questions that documents hold most of", "被文档覆盖最多的题目"),
+    "of_question": ("Share of the question", "占题目比例"),
+    "document": ("Strongest document", "重合最多的文档"),
+    "spread": ("Prompt spread", "提示差异"),
+    "spread_note": (
+        "The same questions under several prompts. Mean with its {confidence} interval, in which prompts count as a sample too; spread "
+        "is the standard deviation between prompts, the noise of the questions included.",
+        "同一批题目在多个提示下的结果。均值及其 {confidence} 区间（提示也视为抽样）；差异为各提示间的标准差（含题目抽样的噪声）。",
+    ),
+    "prompts_n": ("Prompts", "提示数"),
+    "mean": ("Mean", "均值"),
+    "lowest": ("Lowest", "最低"),
+    "highest": ("Highest", "最高"),
+    "spread_of": ("Spread", "差异"),
+    "published": (
+        "The paper (arXiv 2305.03025), on its test set of {n} questions{other}:",
+        "论文（arXiv 2305.03025），其测试集共 {n} 题{other}：",
+    ),
+    "published_other": (", which are not those asked here", "，与此处所问不同"),
+    "constant_of": ("always {letter}", "总选 {letter}"),
+    "share": ("Share", "占比"),
+    "wanted": ("Wanted", "目标占比"),
     "questions": ("Questions", "题目与回答"),
     "questions_note": (
         "Every model's answer to every question. Letters are the options in the order stored; ✓ right, ✗ wrong, "
@@ -103,6 +138,15 @@ TEXT: dict[str, tuple[str, str]] = {
     "questions_capped": (
         "{shown} of {total} questions are shown, evenly spaced through the file; all are in rows.jsonl of the run.",
         "共 {total} 题，此处按文件顺序等距显示 {shown} 题；全部见运行文件夹中的 rows.jsonl。",
+    ),
+    "no_scores": (
+        "The scores of single options were left out to keep the page small; they are in rows.jsonl.",
+        "为控制页面大小，未收入各选项的得分；见 rows.jsonl。",
+    ),
+    "unpacking": ("Unpacking the questions …", "正在解压题目……"),
+    "too_old": (
+        "This browser cannot unpack the questions: use one of 2023 or newer. They are in rows.jsonl and questions.jsonl of the run.",
+        "此浏览器无法解压题目，请使用 2023 年以后的浏览器。题目见运行文件夹中的 rows.jsonl 与 questions.jsonl。",
     ),
     "no_text": (
         "Made with --no-text: ids, choices and scores only, without the text of questions, options and completions.",

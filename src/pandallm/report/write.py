@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from itertools import groupby
@@ -13,7 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from pandallm.report import charts
-from pandallm.report.questions import MAX_QUESTIONS, question_data, script_json
+from pandallm.report.published import published_of
+from pandallm.report.questions import pack_questions
 from pandallm.report.run import Json, Run, interval_includes_chance, read_run
 from pandallm.report.summary import summary
 from pandallm.report.tables import latex_table, markdown_table
@@ -48,11 +49,15 @@ def render(run: Run, with_text: bool = True) -> str:
         environment.filters[name] = partial(_or_none, write)
     environment.filters["asked"] = asked_how
     environment.globals.update(
-        t=bilingual, both=both, includes_chance=interval_includes_chance, interval_picture=interval_picture
+        t=bilingual,
+        both=both,
+        published=_published,
+        includes_chance=interval_includes_chance,
+        interval_picture=interval_picture,
     )
     script = "".join((assets / name).read_text(encoding="utf-8") for name in ("page.js", "report.js"))
     scores = run.scores
-    data = question_data(run, with_text)
+    questions = pack_questions(run, with_text, _script_texts())
     confidence = f"{100 * scores.get('confidence', 0.95):g}%"
     with charts.without_schema_checks():
         figures = _figures(run, confidence)
@@ -70,9 +75,9 @@ def render(run: Run, with_text: bool = True) -> str:
         figures=figures,
         score_groups=_score_groups(scores),
         corpora={name: _corpus_rows(ledger) for name, ledger in run.corpora.items()},
-        questions=data,
-        question_json=Markup(script_json(data | {"text": _script_texts()})) if data else "",
-        max_questions=MAX_QUESTIONS,
+        contamination=_contamination(run.contamination),
+        prompt_spread=[p for p in scores.get("prompts") or [] if p.get("prompts", 0) > 1],
+        questions=questions,
         markdown=markdown_table(scores),
         latex=latex_table(scores),
     )
@@ -86,6 +91,12 @@ def bilingual(key: str, /, **values: Any) -> Markup:
 def both(en: str, zh: str) -> Markup:
     """Two texts, both escaped, of which the page shows one."""
     return Markup('<span data-l="en">{}</span><span data-l="zh" lang="zh-CN">{}</span>').format(en, zh)
+
+
+def _published(entry: Json) -> Markup:
+    """The head of the paper's figures: whose they are, and whether they are of other questions."""
+    other = [("" if entry["same"] else text("published_other", n)) for n in LANGUAGES]
+    return both(*(text("published", n, n=count(entry["n"]), other=o) for n, o in zip(LANGUAGES, other)))
 
 
 def _or_none(write: Callable[..., str], value: Any, *rest: Any) -> str:
@@ -216,6 +227,7 @@ def _score_groups(scores: Json) -> list[dict[str, Any]]:
                 "group": group,
                 "name": f"{name} · {group}" if group else name,
                 "near_chance": next((str(r["near_chance"]) for r in members if r.get("near_chance")), ""),
+                "published": published_of(str(first["task"]), first.get("n")),
                 "rows": members,
             }
         )
@@ -239,6 +251,36 @@ def _corpus_rows(ledger: Json) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+#: Questions that documents hold most of, shown by name; all are in the run folder.
+STRONGEST = 20
+
+
+def _contamination(reports: Mapping[str, Json]) -> list[dict[str, Any]]:
+    """One line per corpus and task, with the questions that documents hold most of."""
+    lines = []
+    for corpus, report in reports.items():
+        for task, entry in (report.get("tasks") or {}).items():
+            lines.append(
+                {
+                    "corpus": corpus,
+                    "task": task,
+                    "ngram": report.get("ngram_chars"),
+                    "action": report.get("action"),
+                    "questions": entry.get("questions"),
+                    "touched": entry.get("touched"),
+                    "share": entry["touched"] / entry["questions"] if entry.get("questions") else None,
+                    "documents": entry.get("documents"),
+                    "exclude": len(entry.get("exclude") or []),
+                    "strongest": [
+                        {**q, "document": q["documents"][0]}
+                        for q in (entry.get("by_question") or [])[:STRONGEST]
+                        if q.get("documents")
+                    ],
+                }
+            )
+    return lines
 
 
 def _script_texts() -> dict[str, dict[str, str]]:

@@ -1,7 +1,7 @@
 (() => {
   const { root, el } = page;
   const held = document.getElementById("question-data");
-  const data = held ? JSON.parse(held.textContent) : null;
+  let data = null;
   const PAGE = 20;
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
@@ -56,10 +56,10 @@
     number = 0;
     draw();
   };
-  const answer = (r) => {
+  const answer = (r, right) => {
     if (!r) return el("td", "", "–");
     const letter = r.c === null ? "∅" : LETTERS[r.c];
-    return el("td", r.ok ? "good" : "bad", letter + (r.ok ? " ✓" : " ✗"));
+    return el("td", r.c === right ? "good" : "bad", letter + (r.c === right ? " ✓" : " ✗"));
   };
   const card = (q, view) => {
     const box = el("article", "card");
@@ -88,7 +88,7 @@
     table.tHead.append(head);
     for (const v of views) {
       const tr = el("tr");
-      tr.append(el("td", "", viewName(v)), ...models.map((m) => answer(rows.find((r) => r.v === v && r.m === m))));
+      tr.append(el("td", "", viewName(v)), ...models.map((m) => answer(rows.find((r) => r.v === v && r.m === m), q.answer)));
       table.tBodies[0].append(tr);
     }
     const scroll = el("div", "box");
@@ -138,7 +138,15 @@
     fill(form.elements.view, say("all_prompts"), data.views.map((_, i) => viewName(i)));
     draw();
   };
-  if (data) {
+  /* The questions are gzipped JSON in base64: ten thousand of them stay below 3 MB. */
+  const unpack = async () => {
+    const packed = atob(held.textContent);
+    const bytes = new Uint8Array(packed.length);
+    for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return JSON.parse(await new Response(stream).text());
+  };
+  const begin = () => {
     form.hidden = false;
     found = data.questions;
     form.addEventListener("input", search);
@@ -150,6 +158,15 @@
         document.getElementById("questions").scrollIntoView();
       });
     }
-  }
+    translate();
+  };
   page.start(() => { if (data) translate(); });
+  if (held) {
+    const waiting = document.getElementById("unpacking");
+    waiting.hidden = false;
+    unpack().then((value) => {
+      data = value;
+      begin();
+    }, () => { document.getElementById("too-old").hidden = false; }).finally(() => { waiting.hidden = true; });
+  }
 })();
