@@ -53,6 +53,11 @@ def panda(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["study", "plan", "nowhere.yaml"], "nowhere.yaml does not exist."),
         (["study", "run", "nowhere.yaml", "--seeds", "1"], "nowhere.yaml does not exist."),
         (["study", "report", "nowhere"], "nowhere is no study's folder"),
+        (["study", "publish", "nowhere"], "nowhere is no study's folder"),
+        (["study", "blueprint", "nowhere"], "nowhere is not a folder"),
+        (["study", "blueprint", "--studies", "nowhere"], "--studies: nowhere is not a folder"),
+        (["study", "run", "s.yaml", "--slurm", "--ray"], "--slurm and --ray are two ways to do the same"),
+        (["study", "run", "s.yaml", "--sbatch", "time=1"], "--sbatch is for --slurm"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -109,6 +114,8 @@ def test_help_is_quick_to_import_and_shows_an_example_per_verb(capsys: pytest.Ca
         "study plan",
         "study run",
         "study report",
+        "study publish",
+        "study blueprint",
     ):
         status, out, _ = panda(capsys, *verb.split(), "--help")
         assert status == 0

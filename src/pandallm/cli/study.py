@@ -55,8 +55,17 @@ def plan(
 def run(
     file: File,
     overrides: Overrides = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, in local processes.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at once, in local processes; tasks of a Slurm array, or of Ray.")
+    ] = 1,
     seeds: Annotated[str, typer.Option(help="Only these of the study's seeds, comma-separated")] = "",
+    slurm: Annotated[bool, typer.Option("--slurm", help="As a Slurm array of --jobs tasks, through submitit.")] = False,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(help="Option of sbatch, as time=120; may be repeated.", show_default=False)
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="On Ray: the cluster of runtime.ray_address, else started here.")
+    ] = False,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -69,10 +78,15 @@ def run(
     from pandallm.study.arms import make_arms
     from pandallm.study.load import load_study
 
+    if slurm and ray:
+        raise BadInput("--slurm and --ray are two ways to do the same; give one of them.")
+    if sbatch and not slurm:
+        raise BadInput("--sbatch is for --slurm; give both or none.")
     study = load_study(file)
     arms = make_arms(study, overrides or [])
-    if jobs == 1:
+    if jobs == 1 and not (slurm or ray):
         limit_threads(arms[0].recipe.runtime.threads)
+    from pandallm.study.cluster import run_on_ray, run_on_slurm, sbatch_options
     from pandallm.study.folder import all_jobs, write_study
     from pandallm.study.report import write_study_report
     from pandallm.study.run import run_study
@@ -80,9 +94,16 @@ def run(
     from pandallm.terminal import progress
 
     chosen = _seeds(seeds, study.spec.seeds)
+    wanted = [j for j in all_jobs(arms, study) if j.seed in chosen]
+    options = sbatch_options(sbatch or [])
     folder = write_study(study, arms)
     with progress(quiet) as shown:
-        summary = run_study([j for j in all_jobs(arms, study) if j.seed in chosen], shown, processes=jobs)
+        if slurm:
+            summary = run_on_slurm(wanted, jobs, options, shown)
+        elif ray:
+            summary = run_on_ray(wanted, jobs, arms[0].recipe.runtime.ray_address, shown)
+        else:
+            summary = run_study(wanted, shown, processes=jobs)
     results, written = write_study_report(folder)
     if json_:
         print(

@@ -31,7 +31,7 @@ class RayEngine:
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError:
-            raise BadInput("runtime.engine is ray, which is not installed; pip install 'pandallm[ray]'.") from None
+            raise BadInput("Ray is not installed; pip install 'pandallm[ray]'.") from None
         self._address = address
         self._ours = False
         self._call: Any = None

@@ -30,7 +30,7 @@ def render_study(results: Json) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.globals.update(t=bilingual, side=words.side, kind=partial(_kind, results))
+    environment.globals.update(t=bilingual, both=both, side=words.side, kind=partial(_kind, results))
     environment.filters.update(
         value=words.value,
         effect=words.effect,

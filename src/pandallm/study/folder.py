@@ -125,6 +125,12 @@ def outcome(folder: Path, digest: str, *, any_version: bool = False) -> dict[str
     return {key: stored[key] for key in ("state", "error", "seconds")}
 
 
+def stamp(job: Job) -> int | None:
+    """When a run's outcome was last written, to tell an old failure from a new one; None where there is none."""
+    path = job.folder / OUTCOME
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 def write_outcome(job: Job, state: str, seconds: float, error: str | None = None) -> None:
     """Note what came of a run, in its folder."""
     write_json(

@@ -14,7 +14,7 @@ from typing import Any
 from pandallm.errors import Busy, Interrupted, PandaError
 from pandallm.progress import SILENT, Progress, Task
 from pandallm.store import write_text
-from pandallm.study.folder import Job, outcome, write_outcome
+from pandallm.study.folder import Job, outcome, stamp, write_outcome
 
 #: Seconds between attempts while everything left is in another process's hands.
 PATIENCE = 2.0
@@ -42,6 +42,18 @@ class Lines:
         new = text not in self._said and not self._STAGES.search(text)
         self._said.add(text)
         return new
+
+
+class Printed:
+    """Progress for a log: lines, no bars."""
+
+    @contextmanager
+    def task(self, name: str, total: float | None, unit: str = "") -> Iterator[Task]:
+        with SILENT.task(name, total, unit) as task:
+            yield task
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
 
 
 class Labelled:
@@ -90,10 +102,12 @@ def run_job(job: Job, progress: Progress = SILENT, cores: int | None = None) -> 
     return None
 
 
-def run_study(jobs: Sequence[Job], progress: Progress = SILENT, *, processes: int = 1) -> Summary:
+def run_study(
+    jobs: Sequence[Job], progress: Progress = SILENT, *, processes: int = 1, cores: int | None = None
+) -> Summary:
     """Run what is not complete yet; an arm that fails does not stop the others. Several calls may share the work, also on several machines.
 
-    Raises Interrupted when a run was stopped; what is done stays done.
+    cores: threads of each run where it runs in this process and its recipe does not say how many. Raises Interrupted when a run was stopped; what is done stays done.
     """
     summary = Summary()
     waiting = deque[Job]()
@@ -109,12 +123,13 @@ def run_study(jobs: Sequence[Job], progress: Progress = SILENT, *, processes: in
 
             run_in_processes(waiting, min(processes, len(waiting)), progress, task, summary)
         else:
-            _run_here(waiting, progress, task, summary)
+            _run_here(waiting, progress, task, summary, cores)
     return summary
 
 
-def _run_here(waiting: deque[Job], progress: Progress, task: Task, summary: Summary) -> None:
+def _run_here(waiting: deque[Job], progress: Progress, task: Task, summary: Summary, cores: int | None = None) -> None:
     lines = Lines()
+    before = {job.name: stamp(job) for job in waiting}
     held_up = 0  # jobs in a row that other processes hold
     while waiting:
         job = waiting.popleft()
@@ -122,8 +137,12 @@ def _run_here(waiting: deque[Job], progress: Progress, task: Task, summary: Summ
             summary.reused += 1
             task.advance(1)
             continue
+        found = outcome(job.folder, job.arm.digest)
+        if found["state"] == "failed" and stamp(job) != before[job.name]:  # another process has just tried it
+            note_end(job, found["error"], progress, task, summary)
+            continue
         try:
-            failure = run_job(job, Labelled(progress, job.name, lines))
+            failure = run_job(job, Labelled(progress, job.name, lines), cores)
         except Busy as e:
             waiting.append(job)
             held_up += 1
