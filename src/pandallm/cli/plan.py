@@ -1,7 +1,6 @@
 """The verb plan: what a recipe will cost, before it runs."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +32,6 @@ def plan(
 
     Example: panda plan recipes/panda-7b.yaml --on 16xA100-80G
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan opens no connection
     from pandallm.pipeline.plan.recipe import plan_recipe
     from pandallm.pipeline.plan.show import plan_lines
     from pandallm.recipe.load import load_recipe

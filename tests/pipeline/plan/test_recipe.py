@@ -120,6 +120,28 @@ def test_files_are_counted_before_anything_is_built_and_the_packs_say_the_same(t
     assert cached["train pretrain"]["expected_bytes"] > 0
 
 
+@pytest.mark.parametrize("dataset", ["{id: nobody/nothing, files: '*.jsonl'}", "nobody/nothing"])
+def test_no_connection_is_opened(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    opened = []
+
+    def connect(*arguments: object, **more: object) -> None:
+        opened.append(arguments)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    (tmp_path / "store").mkdir()
+    source = f"{{talks: {{adapter: alpaca, dataset: {dataset}, expected: {{records: 1000, bytes_per_record: 300}}}}}}"
+    recipe = load_recipe(
+        str(write_recipe(tmp_path / "own")), [f"corpora.talks.sources={source}", f"runtime.store={tmp_path / 'store'}"]
+    )
+    plan = plan_recipe(recipe, on="A100-40G")
+    assert plan["stages"][1]["tokens"]["from"] == "expected"
+    assert not opened
+
+
 def test_no_torch_is_imported(empty: list[str]) -> None:
     code = (
         "import sys; from pandallm.cli import main\n"

@@ -1,6 +1,7 @@
 """What of a recipe the store holds already: the real keys, looked up and never made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,28 @@ READ_BYTES = 256 << 20
 
 class _Missing(Exception):
     """A stage that the store lacks."""
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's libraries answer from their cache alone."""
+    import importlib.util
+
+    from huggingface_hub import constants
+
+    places: list[Any] = [constants]
+    if importlib.util.find_spec("datasets"):
+        import datasets
+
+        places.append(datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    for place in places:
+        place.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
 
 
 def _variant_parts(spec: TrainSpec) -> list[dict[str, Any]]:
@@ -146,7 +169,9 @@ class StoredStages(Run):
         unknown = FileDigests(self.store.root / "file_digests.json").unknown(files)
         if sum(f.stat().st_size for f in unknown) > READ_BYTES:
             raise _Missing(name)
-        self.corpus(name)
+        sets = [s.dataset for s in self.recipe.corpora[name].sources.values() if s.dataset]
+        with _offline() if any(not Path(d.id).is_dir() for d in sets) else nullcontext():
+            self.corpus(name)
 
     def _files(self, corpus: str, source: str) -> list[Path]:
         if self.recipe.corpora[corpus].sources[source].dataset:
