@@ -30,7 +30,7 @@ PRELOAD = [
     ),
     *(f"pandallm.{n}" for n in ("train.watch", "model.folder", "model.packed", "data.packs")),
 ]
-#: A rank whose neighbour is gone must have ended by itself after so many seconds.
+#: A rank whose neighbour is gone must have ended by itself after so many seconds. One that has not come yet is waited for half as long.
 PATIENCE = 60.0
 
 
@@ -128,7 +128,7 @@ def _train(base: Path, packs: Path, work: Path, rank: int, ranks: int, port: int
         _arm(death)
     loop.SAVE_SHARE = 1e9  # every step, however slow the disk
     spec = tiny_spec(epochs=1, batch_sequences=2)
-    with join_world("cpu", join_seconds=PATIENCE) as world:
+    with join_world("cpu", join_seconds=PATIENCE / 2) as world:
         loop.train_stage(base, packs, spec, work, seed=1, world=world, threads=1, save_every_seconds=1e-9)
 
 

@@ -236,6 +236,21 @@ def test_ranks_wait_until_the_checkpoint_is_whole(tmp_path: Path, monkeypatch: p
     assert files == ["complete.json", "shard-00000.safetensors", "shard-00001.safetensors", "state.json"]
 
 
+@pytest.mark.parametrize("ended", [0, 1])
+def test_no_rank_waits_for_one_that_has_ended(tmp_path: Path, ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock is free: as after any death of its process."""
+    model, optimizer = trained(0)
+    ranks = [rank(tmp_path, i, monkeypatch) for i in range(2)]
+    left = ranks[1 - ended]
+    left.save(model, optimizer, 2, {})
+    assert left._thread is not None
+    left._thread.join(0.2)
+    assert left._thread.is_alive()
+    ranks[ended].close()
+    with pytest.raises(SaveFailed, match="not written by its rank" if ended else "did not complete"):
+        left.wait()
+
+
 @pytest.mark.parametrize("failing", [0, 1])
 def test_no_rank_waits_for_one_whose_disk_is_full(
     tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch

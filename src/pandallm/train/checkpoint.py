@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from pandallm.errors import BadInput, PandaError
 from pandallm.store import read_json, write_json
@@ -55,8 +57,17 @@ class Checkpoints:
             for left in [*self.root.glob(f"{_PART}*"), *self.root.glob("step-*")]:
                 if not (left / _MARKER).exists():
                     shutil.rmtree(left)
+            for lock in self.root.glob(".rank-*"):
+                lock.unlink()
+        self._alive: FileLock | None = None
         if world.size > 1:
             torch.distributed.barrier()
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._alive = FileLock(self._lock_of(world.rank))
+            try:
+                self._alive.acquire(timeout=0)
+            except Timeout:
+                raise PandaError(f"Rank {world.rank} of another start still trains in {work}: end it first.") from None
         self._found = complete_checkpoints(work)
         if world.size > 1:
             torch.distributed.barrier()  # nobody saves before everybody has looked
@@ -124,6 +135,23 @@ class Checkpoints:
         self._closing.set()
         with contextlib.suppress(BaseException):
             self.wait()
+        if self._alive:
+            self._alive.release()
+
+    def _lock_of(self, rank: int) -> Path:
+        """Held by a rank of this machine as long as it lives; ranks of other machines have other files."""
+        return self.root / f".rank-{rank:05d}.{socket.gethostname()}.lock"
+
+    def _ended(self, rank: int) -> bool:
+        """Whether that rank is known to be gone: one that waits for a shard takes part in nothing that would notice."""
+        path = self._lock_of(rank)
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path).acquire(timeout=0):
+                return True
+        except Timeout:
+            return False
 
     def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Get memory for the copies in the background, once the optimizer has its moments: the first save finds it there."""
@@ -220,7 +248,8 @@ class Checkpoints:
         wanted = [part / f"shard-{rank:05d}.safetensors" for rank in range(self.world.size)]
         until = time.monotonic() + SHARD_PATIENCE
         while missing := [f for f in wanted if not f.exists()]:
-            if self._closing.is_set() or time.monotonic() > until or (part / _FAILED).exists():
+            late = self._closing.is_set() or time.monotonic() > until or (part / _FAILED).exists()
+            if late or (self._ended(wanted.index(missing[0])) and not missing[0].exists()):
                 raise PandaError(f"{missing[0].name} was not written by its rank.")
             time.sleep(0.02)
         return wanted
@@ -230,7 +259,8 @@ class Checkpoints:
         until = time.monotonic() + SHARD_PATIENCE
         while not (target / _MARKER).exists():
             gone = not part.exists() and not target.exists()
-            if self._closing.is_set() or time.monotonic() > until or gone or (part / _FAILED).exists():
+            late = self._closing.is_set() or time.monotonic() > until or (part / _FAILED).exists()
+            if late or gone or (self._ended(0) and not (target / _MARKER).exists()):
                 raise PandaError("the main rank did not complete it.")
             time.sleep(0.02)
 
