@@ -124,6 +124,9 @@ def test_files_are_counted_before_anything_is_built_and_the_packs_say_the_same(t
 def test_no_connection_is_opened(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     opened = []
 
     def connect(*arguments: object, **more: object) -> None:
