@@ -31,6 +31,10 @@ def test_panda_7b_as_the_paper_describes_it(empty: list[str], tmp_path: Path) ->
     assert abs(stage["steps"] - 1808) <= 1
     assert stage["warnings"] == []
     assert stage["fits"]
+    (hint,) = stage["hints"]
+    assert "gradient_checkpointing=selective fits as well" in hint
+    assert "GiB" in hint
+    assert "micro_batch_tokens" not in hint, "smaller micro-batches move sharded weights more often"
     assert plan["model"]["parameters"] == 6_738_415_616
     assert stage["hours"]["low"] < stage["hours"]["hours"] < stage["hours"]["high"]
     assert stage["usd"]["usd"] == pytest.approx(16 * 1.8 * stage["hours"]["hours"])

@@ -62,18 +62,18 @@ class Fit:
 
     def sentences(self, where: str) -> list[str]:
         """Warnings: it does not fit, and what does; or something faster fits as well."""
-        needed, room = self.chosen.memory.peak / 1e9, self.room / 1e9
+        needed, room = self.chosen.memory.peak / 2**30, self.room / 2**30
         if self.proposal:
             settings = self._settings(where, self.proposal)
             if self.chosen.fits:
                 gain = 1 - self.proposal.cost / self.chosen.cost
                 return [
-                    f"{settings} fits as well ({self.proposal.memory.peak / 1e9:,.1f} of {room:,.0f} GB) and takes about {gain:.0%} "
+                    f"{settings} fits as well ({self.proposal.memory.peak / 2**30:,.1f} of {room:,.0f} GiB) and takes about {gain:.0%} "
                     "less time."
                 ]
             return [
-                f"takes {needed:,.1f} GB on a device that has room for {room:,.0f} GB; {settings} fits "
-                f"({self.proposal.memory.peak / 1e9:,.1f} GB)."
+                f"takes {needed:,.1f} GiB on a device that has room for {room:,.0f} GiB; {settings} fits "
+                f"({self.proposal.memory.peak / 2**30:,.1f} GiB)."
             ]
         if self.chosen.fits:
             return []
@@ -83,7 +83,7 @@ class Fit:
             else "no number of such devices holds it"
         )
         return [
-            f"takes {needed:,.1f} GB on a device that has room for {room:,.0f} GB, and no setting fits: {more}; or train adapters "
+            f"takes {needed:,.1f} GiB on a device that has room for {room:,.0f} GiB, and no setting fits: {more}; or train adapters "
             f"({where}.method.kind=lora)."
         ]
 
@@ -154,6 +154,10 @@ def fit_stage(
     else:
         chosen = next(c for c in own if c.sharding == wanted)
     fitting = [c for c in table if c.fits]
+    if (
+        chosen.fits and gpus > 1
+    ):  # smaller micro-batches move weights and gradients more often, which `cost` does not know
+        fitting = [c for c in fitting if c.micro_batch_tokens == limits[0]]
     best = min(fitting, key=lambda c: (c.cost, c.memory.peak), default=None)
     # A gain of a few per cent is within what links decide: only what checkpointing costs is worth a sentence.
     better = best is not None and (not chosen.fits or best.cost < 0.9 * chosen.cost)

@@ -99,7 +99,7 @@ def _here(
     elsewhere = _asked(ELSEWHERE, table)
     needed = max(min(c.memory.peak for c in f.choices) for f in fits)
     return elsewhere, (
-        f"This machine ({place.label}, {place.device.memory_gb:.0f} GB) cannot hold the training, which takes {needed / 1e9:.0f} GB "
+        f"This machine ({place.label}, {place.memory_bytes() / 2**30:.0f} GiB) cannot hold the training, which takes {needed / 2**30:.0f} GiB "
         f"on one device: planned for {ELSEWHERE}; name others with --on."
     )
 
@@ -305,8 +305,8 @@ def _probe(stored: StoredStages, shape: ModelShape, tokens: dict[str, StageToken
         fit = _fit(place, shape, spec, tokens[name], stored.recipe)
         if not fit.chosen.fits:
             raise BadInput(
-                f"--probe: stage {name} takes about {fit.chosen.memory.peak / 1e9:,.0f} GB on one device, this machine "
-                f"({place.name}) has {place.device.memory_gb:,.0f} GB; probe on a machine like the one that will train."
+                f"--probe: stage {name} takes about {fit.chosen.memory.peak / 2**30:,.0f} GiB on one device, this machine "
+                f"({place.name}) has {place.memory_bytes() / 2**30:,.0f} GiB; probe on a machine like the one that will train."
             )
         packs = stored.packs.get(name)
         t = tokens[name]
