@@ -139,9 +139,7 @@ def test_ray_that_is_not_installed_is_bad_input(monkeypatch: pytest.MonkeyPatch)
     import sys
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(
-        BadInput, match=r"Ray is not installed; pip install 'pandallm\[ray\]'"
-    ):
+    with pytest.raises(BadInput, match=r"Ray is not installed; pip install 'pandallm\[ray\]'"):
         open_engine("ray", 2)
 
 

@@ -73,7 +73,21 @@ def test_every_shown_panda_command_runs(tmp_path: Path, real_data: Path) -> None
             command[command.index("--limit-passages") + 1] = "2"
         panda(*command[1:], folder=tmp_path, **environment)
         ran.append(command[1])
-    assert ran == ["check", "run", "check", "data", "data", "data", "eval", "eval", "eval", "compare", "plan", "diff", "study"]
+    assert ran == [
+        "check",
+        "run",
+        "check",
+        "data",
+        "data",
+        "data",
+        "eval",
+        "eval",
+        "eval",
+        "compare",
+        "plan",
+        "diff",
+        "study",
+    ]
     assert (tmp_path / "compare.html").is_file()
     run = tmp_path / "runs" / "tiny-zh-seed42"
     assert (run / "report.html").is_file()

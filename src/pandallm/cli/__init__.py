@@ -9,7 +9,21 @@ from typer.exceptions import Abort, TyperException
 from pandallm import __version__
 
 # Importing the modules of the verbs registers them, in the order of `panda --help`.
-from pandallm.cli import runs, plan, train, diff, data, evaluation, compare, answers, delta, legacy, release, exchange, study  # noqa: F401  # isort: skip
+from pandallm.cli import (  # noqa: F401  # isort: skip
+    runs,
+    plan,
+    train,
+    diff,
+    data,
+    evaluation,
+    compare,
+    answers,
+    delta,
+    legacy,
+    release,
+    exchange,
+    study,
+)
 from pandallm.cli.app import app, limit_threads, split_arguments
 from pandallm.cli.delta import delta_app
 from pandallm.errors import PandaError
