@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pandallm.data.packs import Packs
-from pandallm.train.feed import shares, step_share
+from pandallm.train.feed import _use, shares, step_share
 from pandallm.train.world import World
 from tests.train.tiny import invented_examples, write_packs
 
@@ -62,3 +62,12 @@ def test_an_error_in_the_thread_reaches_the_loop(opened: Packs, monkeypatch: pyt
     monkeypatch.setattr(Packs, "rows_of_step", lambda self, step: broken(step))
     with pytest.raises(OSError, match="disk gone"):
         next(feed)
+
+
+def test_a_gpu_without_a_number_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda`, as a single process calls its device: torch takes no such device as the current one."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for device in ("cpu", "cuda", "cuda:1"):
+        _use(torch.device(device))
+    assert chosen == [torch.device("cuda:1")]

@@ -79,7 +79,8 @@ def _on_device(value: Any, device: Any) -> Any:
 
 
 def _use(device: Any) -> None:
-    if device.type == "cuda":  # which GPU is the current one is each thread's own affair; not run on several GPUs yet
+    # Which GPU is the current one is each thread's own affair; plain `cuda` is the first, every thread's default.
+    if device.type == "cuda" and device.index is not None:  # not run on several GPUs yet
         torch.cuda.set_device(device)
 
 
