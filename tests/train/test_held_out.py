@@ -241,6 +241,29 @@ def test_going_on_decides_as_one_that_was_never_stopped(
         assert torch.equal(weights(tmp_path / "cut")[name], tensor), name
 
 
+def test_lines_that_were_cut_do_not_count_in_the_next_checkpoint(base: Path, held_out: Path, tmp_path: Path) -> None:
+    """A kill after an evaluation, a checkpoint before the next one, another kill."""
+
+    def watch(state: dict[str, Any] | None) -> HeldOutWatch:
+        one = HeldOutWatch(held_out, WatchSpec(), tmp_path, WORLD, 64, "train base")
+        one.open(state)
+        return one
+
+    forward = Forward(load_model(base), torch.float32)
+    first = watch(None)
+    first.measure(forward, 0, 0.0)
+    state = first.state()
+    first.measure(forward, 100, 0.0)
+    first.close()
+    second = watch(state)
+    later = second.state()
+    second.close()
+    third = watch(later)
+    third.measure(forward, 100, 0.0)
+    third.close()
+    assert [line["step"] for line in lines_of(tmp_path)] == [0, 100]
+
+
 class Died(Exception):
     """A kill at this place."""
 

@@ -88,6 +88,7 @@ def test_going_on_cuts_the_lines_after_the_checkpoint(packs: Packs, tmp_path: Pa
     watch.close()
     again = Watch(tmp_path, packs, "train base", "cpu")
     again.open({**state, "step": 1})
+    assert again.state()["metrics_bytes"] == state["metrics_bytes"]
     again.add(numbers(2, [2.0, 2.0, 2.0], [1, 1, 1]), last=True)
     again.close()
     assert [line["loss"] for line in metrics(tmp_path)] == [1.0, 2.0]

@@ -146,6 +146,7 @@ class HeldOutWatch:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")  # noqa: SIM115  closed by close()
             self._file.truncate(self._bytes)
+            self._file.seek(0, os.SEEK_END)  # `state` asks for the position, which a cut leaves where it was
         if self.best:
             self.best.keep(self._needed())
             self.world.barrier()

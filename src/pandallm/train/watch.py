@@ -65,6 +65,7 @@ class Watch:
         """Begin, or go on from a checkpoint's state: lines after it are cut off."""
         self._file = open(self.path, "ab")  # noqa: SIM115  closed by close()
         self._file.truncate(state["metrics_bytes"] if state else 0)
+        self._file.seek(0, os.SEEK_END)  # `state` asks for the position, which a cut leaves where it was
         if state:
             self.tokens, self.trained_tokens = state["tokens"], state["trained_tokens"]
             self.final_loss, self.seconds_before = state["final_loss"], state["seconds"]
