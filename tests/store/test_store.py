@@ -54,6 +54,25 @@ def test_uncommitted_work_is_not_found_and_can_go_on(tmp_path: Path) -> None:
         assert not list(work.folder.iterdir())
 
 
+def test_a_death_in_the_commit_leaves_what_can_be_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+
+    def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pandallm.store.store.os.replace", die)
+        broken.setattr("pandallm.store.store.write_json", lambda path, value: path.write_text("{}"))
+        with pytest.raises(RuntimeError, match="killed"):
+            make(store)
+    with store.begin("stage", 1, 1, {"in": "d"}) as work:
+        assert (work.folder / ".scratch").is_dir()
+        (work.folder / ".scratch" / "checkpoint").write_text("")
+        artifact = work.commit()
+    assert sorted(p.name for p in artifact.path.iterdir()) == ["logs", "manifest.json", "out.txt"]
+    assert sorted(artifact.manifest["files"]) == ["logs/seconds.txt", "out.txt"]
+
+
 def test_a_folder_without_manifest_is_replaced(tmp_path: Path) -> None:
     store = Store(tmp_path)
     key = Store.key("stage", 1, 1, {"in": "d"})

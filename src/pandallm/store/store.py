@@ -46,12 +46,15 @@ class Work:
         self.folder.mkdir()
 
     def commit(self, facts: Mapping[str, Any] | None = None) -> Artifact:
-        """Hash every file, write the manifest last, rename into place. Hidden files and folders are not kept."""
-        for hidden in [p for p in self.folder.iterdir() if p.name.startswith(".")]:
-            shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
+        """Hash every file, write the manifest last, rename into place. Hidden files and folders are not kept.
+
+        They go last of all: a call that is killed before the rename goes on from the checkpoints among them.
+        """
+        visible = (p for p in self.folder.iterdir() if not p.name.startswith("."))
+        inside = sorted(p for top in visible for p in (top, *top.rglob("*")))
         files = {
             p.relative_to(self.folder).as_posix(): {"sha256": digest_file(p), "bytes": p.stat().st_size}
-            for p in sorted(self.folder.rglob("*"))
+            for p in inside
             if p.is_file()
         }
         files.pop(MANIFEST, None)
@@ -71,6 +74,8 @@ class Work:
             shutil.rmtree(target)
         os.replace(self.folder, target)
         fsync_folder(target.parent)
+        for hidden in [p for p in target.iterdir() if p.name.startswith(".")]:
+            shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
         return Artifact(self.key, target, str(manifest["digest"]), manifest)
 
 
