@@ -125,7 +125,7 @@ def test_out_of_memory_says_which_setting_helps(
     with pytest.raises(OutOfMemory) as told:
         stage(spec={"micro_batch_tokens": 128})
     sentence = str(told.value)
-    assert "out of memory on cpu in step 1" in sentence
+    assert "out of memory on cpu in step 1;" in sentence
     assert "4194304.0 GiB more was asked for" in sentence
     assert "lower micro_batch_tokens (128) to 64, or set gradient_checkpointing: selective, or set " in sentence
     assert "\n" not in sentence
@@ -133,6 +133,27 @@ def test_out_of_memory_says_which_setting_helps(
         stage(spec={"micro_batch_tokens": 64, "gradient_checkpointing": True})
     assert "gradient_checkpointing" not in str(told.value)
     assert "micro_batch_tokens" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "when"),
+    [
+        (
+            "pandallm.model.folder.load_model",
+            r"while .*model is loaded; its weights alone take 0\.0 GiB in float32: use a",
+        ),
+        ("pandallm.model.packed.packing_probe", "while packing is probed; weights, gradients and optimizer take"),
+        ("pandallm.train.checkpoint.Checkpoints._copy", r"while a checkpoint is taken after step 20; weights, grad"),
+    ],
+)
+def test_out_of_memory_outside_a_step_is_told_too(
+    stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, place: str, when: str
+) -> None:
+    from pandallm.train.memory import OutOfMemory
+
+    monkeypatch.setattr(place, lambda *_, **__: torch.empty(2**50))
+    with pytest.raises(OutOfMemory, match=f"^train: out of memory on cpu {when}"):
+        stage()
 
 
 def test_other_errors_of_torch_stay_what_they_are(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,29 +172,39 @@ def test_deadline_saves_and_says_how_to_go_on(stage: Callable[..., Any], tmp_pat
     assert stage()["resumed_from"] == [0]
 
 
+class Kill:
+    """Progress that sends the signal after so many steps."""
+
+    def __init__(self, after: int) -> None:
+        self.steps, self.after = 0, after
+
+    def say(self, text: str) -> None:
+        pass
+
+    def task(self, name: str, total: float | None, unit: str = "") -> Any:
+        import contextlib
+
+        return contextlib.nullcontext(self)
+
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        self.steps += int(amount)
+        if amount and self.steps == self.after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_in_the_last_step_is_not_swallowed(stage: Callable[..., Any], tmp_path: Path) -> None:
+    """What follows the stage must not begin; the next call has nothing left to train."""
+    with pytest.raises(Interrupted, match="SIGTERM after step 20 of 20 and is saved: run the same command again"):
+        stage(progress=Kill(20))
+    assert stage()["resumed_from"] == [20]
+    stage("whole")
+    assert all(torch.equal(t, weights(tmp_path / "work")[n]) for n, t in weights(tmp_path / "whole").items())
+
+
 def test_sigterm_saves(stage: Callable[..., Any], tmp_path: Path) -> None:
-    class Kill:
-        """Progress that sends the signal after the third step."""
-
-        def __init__(self) -> None:
-            self.steps = 0
-
-        def say(self, text: str) -> None:
-            pass
-
-        def task(self, name: str, total: float | None, unit: str = "") -> Any:
-            import contextlib
-
-            return contextlib.nullcontext(self)
-
-        def advance(self, amount: float = 1.0, note: str = "") -> None:
-            self.steps += int(amount)
-            if amount and self.steps == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="SIGTERM after step 3 of 20"):
-        stage(progress=Kill())
+        stage(progress=Kill(3))
     assert signal.getsignal(signal.SIGTERM) is before
     assert len(metrics(tmp_path / "work")) == 3
     assert stage()["resumed_from"] == [3]

@@ -156,7 +156,8 @@ class _Stage:
         # Weights in parts are cut on the host, and qlora rounds them there: a whole model may not fit on a GPU.
         on_host = mesh is not None or spec.method.kind == "qlora"
         with in_turns(world, 4 * weights) if mesh else contextlib.nullcontext():
-            self.model = load_model(start, "float32", "cpu" if on_host else str(world.device))
+            with _load_told(start, name, world):
+                self.model = load_model(start, "float32", "cpu" if on_host else str(world.device))
             check_fit(self.model, self.tokenizer, self.packs, packs, start)
             check_finite(self.model, start)
             self.method = prepare_method(self.model, spec, start, seed=seed)
@@ -187,7 +188,8 @@ class _Stage:
             "start": digest_file(start / "config.json"),
         }
         self.checkpoints = Checkpoints(work, self.world, keep_checkpoints, self.progress.say)
-        self.probe = self._probe()
+        with self._memory_told("while packing is probed"):
+            self.probe = self._probe()
         self._resume()
 
     def _open_watch(self, held_out: Path | None, tracking: "Tracking | None") -> None:
@@ -275,7 +277,7 @@ class _Stage:
                 due = self.step > first and now - last_save > max(save_every_seconds, save_cost / SAVE_SHARE)
                 agreed = self.world.largest(STOP if stopped else SAVE if due and self.world.main else GO_ON)
                 if agreed == STOP:
-                    self._stop(stopped[0] if stopped else "a signal to another process")
+                    self._stop(stopped)
                 if agreed == SAVE:
                     self._save()
                     last_save = time.monotonic()
@@ -295,10 +297,12 @@ class _Stage:
             self.checkpoints.wait()
         except SaveFailed as e:
             self.progress.say(f"{e} The model is written all the same.")
+            stopped = []  # there is nothing to go on from, so the stage is finished first
         self.kept = self.held_out.finish(self.model) if self.held_out else None
-        # A stop signal from here on would cost the last steps: the save is short, so it is finished first.
+        # A stop signal from the last step on: the model is written first, the next call finds it all but finished.
         self._write_model()
-        self.world.barrier()
+        if self.world.largest(STOP if stopped else GO_ON) == STOP:
+            raise Interrupted(f"{self._stopped(stopped)} and is saved: run the same command again to go on.")
         return self._facts()
 
     def _score_held_out(self, task: Task) -> None:
@@ -307,7 +311,9 @@ class _Stage:
             return
         if self.watch:
             self.watch.read()  # its rate is of the steps alone
-        task.advance(0, self.held_out.measure(self.forward, self.step, self.watch.seconds() if self.watch else 0.0))
+        with self._memory_told(f"while held-out text is scored after step {self.step}"):
+            note = self.held_out.measure(self.forward, self.step, self.watch.seconds() if self.watch else 0.0)
+        task.advance(0, note)
         if self.held_out.stop and self.step < self.packs.steps:
             self.progress.say(
                 f"{self.name}: stopped after step {self.step} of {self.packs.steps}, held-out text was best after step "
@@ -315,11 +321,10 @@ class _Stage:
             )
 
     def _one_step(self, coming: "Iterator[Share]") -> "StepNumbers":
-        from pandallm.train.memory import is_out_of_memory, out_of_memory
         from pandallm.train.schedule import learning_rate
         from pandallm.train.step import optimizer_step
 
-        try:
+        with self._memory_told(f"in step {self.step + 1}"):
             return optimizer_step(
                 self.forward,
                 self.optimizer,
@@ -331,28 +336,41 @@ class _Stage:
                 sources=len(self.packs.sources),
                 mask=self.method.mask_gradients,
             )
+
+    @contextlib.contextmanager
+    def _memory_told(self, when: str) -> Iterator[None]:
+        """Out of memory becomes a sentence that says what to change."""
+        from pandallm.train.memory import is_out_of_memory, out_of_memory
+
+        try:
+            yield
         except (RuntimeError, MemoryError) as e:
             if not is_out_of_memory(e):
                 raise
-            raise out_of_memory(e, self.name, self.step + 1, self.spec, self.model, self.world) from None
+            raise out_of_memory(e, self.name, when, self.spec, self.model, self.world) from None
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, stopped: list[str]) -> None:
         from pandallm.train.checkpoint import SaveFailed
 
-        stopped = f"{self.name} was stopped by {reason} after step {self.step} of {self.packs.steps}"
+        told = self._stopped(stopped)
         self._save()
         try:
             self.checkpoints.wait()
         except SaveFailed as e:
-            raise PandaError(f"{stopped}. {e} Make room and run the same command again to go on.") from None
-        raise Interrupted(f"{stopped} and is saved: run the same command again to go on.")
+            raise PandaError(f"{told}. {e} Make room and run the same command again to go on.") from None
+        raise Interrupted(f"{told} and is saved: run the same command again to go on.")
+
+    def _stopped(self, stopped: list[str]) -> str:
+        reason = stopped[0] if stopped else "a signal to another process"
+        return f"{self.name} was stopped by {reason} after step {self.step} of {self.packs.steps}"
 
     def _save(self) -> None:
         watched = self.watch.state() if self.watch else {}
         if self.held_out:
             watched["held_out"] = self.held_out.state()
         state = {"identity": self.identity, "resumed_from": self.resumed_from, **watched}
-        self.checkpoints.save(self.model, self.optimizer, self.step, state)
+        with self._memory_told(f"while a checkpoint is taken after step {self.step}"):
+            self.checkpoints.save(self.model, self.optimizer, self.step, state)
 
     def _write_model(self) -> None:
         from safetensors import SafetensorError
@@ -397,6 +415,18 @@ class _Stage:
             facts["held_out"] = self.kept
         several = {"processes": self.world.size, "sharding": self.world.sharding}
         return facts | several if self.world.size > 1 else facts
+
+
+@contextlib.contextmanager
+def _load_told(start: Path, name: str, world: "World") -> Iterator[None]:
+    from pandallm.train.memory import is_out_of_memory, load_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as e:
+        if not is_out_of_memory(e):
+            raise
+        raise load_out_of_memory(name, start, world) from None
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 """Out of memory, told as what to change, with numbers."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pandallm.errors import PandaError
-from pandallm.train.sharding import TRAINED_BYTES, WEIGHT_BYTES
+from pandallm.train.sharding import TRAINED_BYTES, WEIGHT_BYTES, stored_weights
 from pandallm.train.world import World, is_sharded
 
 _GIB = 2**30
@@ -22,8 +23,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
-def out_of_memory(error: BaseException, name: str, step: int, spec: Any, model: Any, world: World) -> OutOfMemory:
-    """The error to raise instead of `error` in step `step` of stage `name`."""
+def load_out_of_memory(name: str, start: Path, world: World) -> OutOfMemory:
+    """The error to raise where not even the weights of the model in `start` fit."""
+    needed = WEIGHT_BYTES * stored_weights(start) / _GIB
+    return OutOfMemory(
+        f"{name}: out of memory on {world.device} while {start} is loaded; its weights alone take {needed:.1f} GiB in float32: "
+        "use a machine with more memory, more processes with runtime.sharding: shard_all, or a smaller model."
+    )
+
+
+def out_of_memory(error: BaseException, name: str, when: str, spec: Any, model: Any, world: World) -> OutOfMemory:
+    """The error to raise instead of `error` in stage `name`. when: "in step 3"."""
     held = weights = trained = 0
     for p in model.parameters():
         here = (p.to_local() if is_sharded(p) else p).numel()
@@ -49,7 +59,7 @@ def out_of_memory(error: BaseException, name: str, step: int, spec: Any, model: 
     advice.append(f"lower sequence_length ({spec.sequence_length})")
     more = f" and {asked} more was asked for" if asked else ""
     return OutOfMemory(
-        f"{name}: out of memory on {world.device} in step {step}; weights, gradients and optimizer take "
+        f"{name}: out of memory on {world.device} {when}; weights, gradients and optimizer take "
         f"{held / _GIB:.1f} GiB{more}: {', or '.join(advice)}."
     )
 
