@@ -206,7 +206,7 @@ def test_frozen_parameters_are_not_saved(tmp_path: Path) -> None:
 
 def rank(work: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
     """That of one of two ranks, in this process: they meet on the file system alone."""
-    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
+    monkeypatch.setattr(World, "largest", lambda self, n: n)
     return Checkpoints(work, World(torch.device("cpu"), number, 2))
 
 
@@ -276,6 +276,36 @@ def test_no_rank_waits_for_one_whose_disk_is_full(
     for one in ranks:
         one.wait()
     assert names(tmp_path) == [3]
+
+
+@pytest.mark.parametrize("seen_at_last", [True, False])
+def test_ranks_go_on_from_the_same_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen_at_last: bool
+) -> None:
+    """The other rank sees the checkpoint after step 2, this one's machine does so late, or never."""
+    model, optimizer = trained(0)
+    save(tmp_path, model, optimizer, 1, 2)
+    monkeypatch.setattr(checkpoint, "SEEN_SECONDS", 0.1)
+    looks, real = list[int](), complete_checkpoints
+
+    def late(work: Path) -> list[Path]:
+        looks.append(1)
+        return real(work) if seen_at_last and len(looks) > 1 else real(work)[:1]
+
+    monkeypatch.setattr(checkpoint, "complete_checkpoints", late)
+    answers = iter([0, 2])  # the first barrier, then the newest step of all
+
+    def largest(self: World, number: int) -> int:
+        answer = next(answers, None)
+        return number if answer is None else max(number, answer)
+
+    monkeypatch.setattr(World, "largest", largest)
+    other = World(torch.device("cpu"), 1, 2)
+    if seen_at_last:
+        assert Checkpoints(tmp_path, other).latest == {"step": 2, "note": "x"}
+    else:
+        with pytest.raises(PandaError, match="Not every process sees the checkpoint after step 2"):
+            Checkpoints(tmp_path, other)
 
 
 def full_disk(*arguments: Any, **named: Any) -> None:

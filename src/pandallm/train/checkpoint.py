@@ -28,6 +28,8 @@ from pandallm.train.world import World
 _FOLDER, _STATE, _MARKER, _PART, _FAILED = ".checkpoints", "state.json", "complete.json", ".part-", "failed"
 #: Seconds the main rank waits for the other ranks' shards of one checkpoint.
 SHARD_PATIENCE = 1800.0
+#: Seconds until every machine must see a checkpoint that one of them sees.
+SEEN_SECONDS = 60.0
 
 
 class SaveFailed(PandaError):
@@ -61,16 +63,15 @@ class Checkpoints:
                 lock.unlink()
         self._alive: FileLock | None = None
         if world.size > 1:
-            torch.distributed.barrier()
+            world.barrier()
             self.root.mkdir(parents=True, exist_ok=True)
             self._alive = FileLock(self._lock_of(world.rank))
             try:
                 self._alive.acquire(timeout=0)
             except Timeout:
                 raise PandaError(f"Rank {world.rank} of another start still trains in {work}: end it first.") from None
-        self._found = complete_checkpoints(work)
-        if world.size > 1:
-            torch.distributed.barrier()  # nobody saves before everybody has looked
+        self._found = self._agreed()
+        world.barrier()  # nobody saves before everybody has looked
 
     @property
     def latest(self) -> dict[str, Any] | None:
@@ -137,6 +138,24 @@ class Checkpoints:
             self.wait()
         if self._alive:
             self._alive.release()
+
+    def _agreed(self) -> list[Path]:
+        """Readable checkpoints; all ranks see the same newest one. Another machine may see it only after a while.
+
+        Raises PandaError where one does not: it would go on from other weights than the rest.
+        """
+        found = complete_checkpoints(self.root.parent)
+        newest = self.world.largest(_step_of(found))
+        until = time.monotonic() + SEEN_SECONDS
+        while _step_of(found) != newest and time.monotonic() < until:
+            time.sleep(0.2)
+            found = complete_checkpoints(self.root.parent)
+        if self.world.largest(int(_step_of(found) != newest)):
+            raise PandaError(
+                f"Not every process sees the checkpoint after step {newest} in {self.root}: runtime.store must lie on a file "
+                "system that all machines share."
+            )
+        return found
 
     def _lock_of(self, rank: int) -> Path:
         """Held by a rank of this machine as long as it lives; ranks of other machines have other files."""
@@ -274,6 +293,10 @@ class Checkpoints:
         for mine in part.glob(f"shard-{self.world.rank:05d}.*"):
             mine.unlink()
         (part / _FAILED).touch()
+
+
+def _step_of(found: list[Path]) -> int:
+    return int(found[-1].name.removeprefix("step-")) if found else -1
 
 
 def complete_checkpoints(work: Path) -> list[Path]:
