@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +16,14 @@ import pytest
 from pandallm.errors import BadInput
 from pandallm.pipeline.data import build_data
 from pandallm.pipeline.run import Run
-from pandallm.pipeline.train_stages import train_stages
+from pandallm.pipeline.train_stages import _check_same, _train_together, train_stages
 from pandallm.pipeline.training import local_processes
 from pandallm.recipe.load import load_recipe
 from pandallm.recipe.spec import Recipe, RuntimeSpec
-from pandallm.store import read_jsonl
+from pandallm.store import Store, read_jsonl
+from pandallm.train.world import World
 from tests.pipeline.data_example import write_recipe
+from tests.train.ranks import on_ranks
 
 #: The commands of docs/multi-node.md, `torchrun` left out.
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "multi-node.md").read_text(encoding="utf-8")
@@ -108,6 +111,39 @@ def test_two_machines_train_together(file: Path) -> None:
     assert facts["sharding"] == "hybrid"
     one = train_stages(recipe(file, "stages.pretrain.optimizer.lr=3.000001e-3"), "pretrain")
     assert losses(one, "pretrain") == pytest.approx(losses(told, "pretrain"), rel=1e-4)
+
+
+def made_meanwhile(world: World) -> str:
+    """Another process has committed the stage between the main rank's look and its lock."""
+    made: Any = SimpleNamespace(key="made")
+    store = SimpleNamespace(root=Path("store"), find=lambda key: None if world.main else made)
+    run: Any = SimpleNamespace(store=store, stage=lambda *_, **__: made)
+    job: Any = SimpleNamespace(settings={}, inputs={}, name="x")
+    return str(_train_together(run, job, world).key)
+
+
+def other_settings(world: World) -> str:
+    try:
+        _check_same(Store.key("train", 1, {"lr": world.rank}, {}), "x", world)
+    except BadInput as e:
+        return str(e)
+    return ""
+
+
+def test_ranks_neither_wait_for_what_is_made_nor_train_different_things() -> None:
+    made, told = on_ranks(2, [(made_meanwhile, {}), (other_settings, {})])
+    assert made == ["made", "made"]
+    assert told[0] == told[1]
+    assert "train x: the processes have different settings or files" in told[0]
+
+
+def test_under_torchrun_the_same_is_checked_before_ranks_join(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(BadInput, match=r"stages\.pretrain\.batch_sequences: 2 rows a step are too few for 3 processes"):
+        train_stages(recipe(file))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match=r"runtime\.tracking: 'tensorbord' is not known\. Did you mean 'tensorboard'"):
+        train_stages(recipe(file, "runtime.tracking=[tensorbord]"))
 
 
 def test_local_processes_train_a_stage(file: Path) -> None:

@@ -21,6 +21,8 @@ from pandallm.train.world import World, is_lost, join_world, world_size
 
 #: Another machine sees a committed folder on a shared file system after a while.
 SHARED_SECONDS = 60.0
+#: What the main rank tells the others: begin to train, or take what has been made meanwhile.
+_TRAIN, _MADE = 1, 2
 
 
 @dataclass
@@ -60,8 +62,7 @@ def train_stages(
         raise BadInput(f"Recipe '{recipe.name}' trains nothing; add a stage under 'stages'.")
     if stage is not None and stage not in plans:
         raise BadInput(f"Recipe '{recipe.name}' has no training stage '{stage}'.{nearest(stage, sorted(plans))}")
-    if world_size() == 1:
-        run.check_training()
+    run.check_training()
     wanted = [stage] if stage else list(plans)
     data = {name: _data(run, name) for name in _with_origins(plans, wanted)}
     with ExitStack() as stack:
@@ -133,21 +134,36 @@ def _train_together(run: TrainingRun, job: TrainingJob, world: World) -> Artifac
     from pandallm.train.loop import train_stage
 
     key = Store.key("train", VERSIONS["train"], job.settings, job.inputs)
+    _check_same(key, job.name, world)
+    begun = False
 
     def make(work: Work, progress: Progress) -> Mapping[str, Any]:
-        world.barrier()  # the folder is there, and nobody else's
+        nonlocal begun
+        begun = True
+        world.largest(_TRAIN)  # the folder is there, and nobody else's
         return train_stage(**job.arguments(run, work.folder), world=world, progress=progress)
 
     if world.largest(int(world.main and run.store.find(key) is not None)):
         return _committed(run.store, key)
     if world.main:
         artifact = run.stage(f"train {job.name}", "train", job.settings, job.inputs, make, resumes=True)
-        world.barrier()
+        world.largest(0 if begun else _MADE)
         return artifact
-    world.barrier()
+    if world.largest(0) == _MADE:  # by somebody else, between our look and our lock
+        return _committed(run.store, key)
     train_stage(**job.arguments(run, run.store.root / "work" / key), world=world)
     world.barrier()
     return _committed(run.store, key)
+
+
+def _check_same(key: str, name: str, world: World) -> None:
+    """Raise BadInput on every rank where they would not train the same: they would wait for each other's checkpoints."""
+    number = int(key[:12], 16)
+    if world.largest(number) != -world.largest(-number):
+        raise BadInput(
+            f"train {name}: the processes have different settings or files for this stage: start all of them with the same recipe, "
+            "overrides and version of pandallm, on processors of one kind."
+        )
 
 
 def _committed(store: Store, key: str) -> Artifact:

@@ -133,8 +133,9 @@ def local_processes(runtime: RuntimeSpec) -> int:
 def check_processes(runtime: RuntimeSpec, plans: Mapping[str, TrainSpec]) -> None:
     """Raise BadInput where the stages cannot be trained on the processes that are asked for, before anything is built."""
     from pandallm.train.method import check_sharding
+    from pandallm.train.world import world_size
 
-    processes = local_processes(runtime)
+    processes = ranks if (ranks := world_size()) > 1 else local_processes(runtime)
     for name, spec in plans.items():
         if spec.batch_sequences < processes:
             raise BadInput(
