@@ -9,11 +9,11 @@ from pandallm.errors import BadInput, PandaError
 from pandallm.pipeline.chat_forms import check_chat_templates
 from pandallm.pipeline.corpora import close_engine, pack, source_files
 from pandallm.pipeline.held_out import held_out
-from pandallm.pipeline.run import VERSIONS, Run
+from pandallm.pipeline.run import Run
 from pandallm.progress import SILENT, Progress
 from pandallm.recipe.spec import Recipe
 from pandallm.spec import nearest
-from pandallm.store import Artifact, Store, Work, canonical_json, read_json
+from pandallm.store import Artifact, canonical_json, read_json
 
 Json = dict[str, Any]
 
@@ -37,18 +37,10 @@ class StoredRun(DataRun):
         if not self.store.root.is_dir():
             raise BadInput(f"{self.store.root} does not exist, so no corpus was built yet; run `{self.build}` first.")
 
-    def stage(
-        self,
-        name: str,
-        kind: str,
-        settings: Any,
-        inputs: Mapping[str, str],
-        make: Callable[[Work, Progress], Mapping[str, Any] | None],
-        *,
-        cost: float = 0.0,
-        resumes: bool = False,
-    ) -> Artifact:
-        artifact = self.store.find(Store.key(kind, VERSIONS[kind], settings, inputs))
+    def makes(self, kind: str) -> bool:
+        return False
+
+    def looked_up(self, name: str, kind: str, artifact: Artifact | None) -> Artifact:
         if artifact is None:
             what = {"clean": f"Corpus '{name.removeprefix('clean ')}'", "pack": f"The packs of stage '{name[5:]}'"}
             verb = "were" if kind == "pack" else "was"

@@ -1,7 +1,7 @@
 """`panda train`: the training stages of a recipe whose data is ready, alone or as one rank of many under torchrun."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pandallm.errors import BadInput, PandaError
 from pandallm.pipeline.corpora import pack
 from pandallm.pipeline.data import StoredRun, data_recipe
 from pandallm.pipeline.held_out import held_out
-from pandallm.pipeline.run import VERSIONS, Run
+from pandallm.pipeline.run import VERSIONS
 from pandallm.pipeline.training import TrainingJob, train, training_job
 from pandallm.progress import SILENT, Progress
 from pandallm.recipe.spec import Recipe
@@ -29,20 +29,8 @@ _TRAIN, _MADE = 1, 2
 class TrainingRun(StoredRun):
     """Looks data up and makes none; training stages are made."""
 
-    def stage(
-        self,
-        name: str,
-        kind: str,
-        settings: Any,
-        inputs: Mapping[str, str],
-        make: Callable[[Work, Progress], Mapping[str, Any] | None],
-        *,
-        cost: float = 0.0,
-        resumes: bool = False,
-    ) -> Artifact:
-        """As `Run.stage` for training, as `StoredRun.stage` for the rest."""
-        of = Run if kind == "train" else StoredRun
-        return of.stage(self, name, kind, settings, inputs, make, cost=cost, resumes=resumes)
+    def makes(self, kind: str) -> bool:
+        return kind == "train"
 
 
 def train_stages(

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from collections.abc import Callable
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -15,8 +14,8 @@ from pandallm.report import study_text as words
 from pandallm.report.charts import without_schema_checks
 from pandallm.report.study_charts import dose_chart, forest_chart, frontier_chart
 from pandallm.report.study_words import text
-from pandallm.report.text import LANGUAGES, p_value
-from pandallm.report.write import both
+from pandallm.report.text import p_value
+from pandallm.report.write import both, figure
 
 Json = dict[str, Any]
 #: Charts of this many comparisons stay readable.
@@ -62,6 +61,9 @@ def render_study(results: Json) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+_figure = partial(figure, text)
 
 
 def bilingual(key: str, /, **values: Any) -> Markup:
@@ -116,19 +118,3 @@ def _forgetting(results: Json) -> Json:
             sure = "bad" if change["low"] > 0 else "good" if change["high"] < 0 else ""
         rows.setdefault((r["arm"], r["model"]), {})[r["language"]] = r | {"sure": sure}
     return {"languages": languages, "rows": [{"arm": a, "model": m, "cells": cells} for (a, m), cells in rows.items()]}
-
-
-def _figure(draw: Callable[[str], str], caption: str, /, **values: Any) -> Markup:
-    """A chart in both languages with its caption, which is also its description for screen readers."""
-    drawn = {language: draw(language) for language in LANGUAGES}
-    if not all(drawn.values()):
-        return Markup("")
-    parts = [
-        Markup('<div class="chart" data-l="{}" lang="{}" role="img" aria-label="{}">{}</div>').format(
-            language, "zh-CN" if language == "zh" else "en", text(caption, language, **values), Markup(svg)
-        )
-        for language, svg in drawn.items()
-    ]
-    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
-        Markup("").join(parts), bilingual(caption, **values)
-    )

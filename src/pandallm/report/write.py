@@ -119,20 +119,24 @@ def interval_picture(row: Json) -> Markup:
     ).format(tick, 100 * row["low"], 100 * row["high"], 100 * row["accuracy"])
 
 
-def _figure(draw: Callable[[str], str], caption: str, /, **values: Any) -> Markup:
-    """A chart in both languages with its caption, which is also its description for screen readers."""
+def figure(words: Callable[..., str], draw: Callable[[str], str], caption: str, /, **values: Any) -> Markup:
+    """A chart in both languages with its caption, `words(caption, language, ..)`, which is also its description for screen readers."""
     drawn = {language: draw(language) for language in LANGUAGES}
     if not all(drawn.values()):
         return Markup("")
+    captions = {language: words(caption, language, **values) for language in LANGUAGES}
     parts = [
         Markup('<div class="chart" data-l="{}" lang="{}" role="img" aria-label="{}">{}</div>').format(
-            language, "zh-CN" if language == "zh" else "en", text(caption, language, **values), Markup(svg)
+            language, "zh-CN" if language == "zh" else "en", captions[language], Markup(svg)
         )
         for language, svg in drawn.items()
     ]
     return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
-        Markup("").join(parts), bilingual(caption, **values)
+        Markup("").join(parts), both(captions["en"], captions["zh"])
     )
+
+
+_figure = partial(figure, text)
 
 
 def _figures(run: Run, confidence: str) -> dict[str, list[Markup]]:

@@ -91,5 +91,5 @@ def test_a_probe_that_would_not_fit_is_refused(tmp_path: Path) -> None:
     recipes = Path(__file__).parents[3] / "recipes"
     overrides = [f"runtime.store={tmp_path}", "runtime.device=cpu", f"paths.data={tmp_path}"]
     recipe = load_recipe(str(recipes / "panda-65b.yaml"), overrides)
-    with pytest.raises(BadInput, match=r"--probe: stage pretrain takes about [\d,]+ GB on one device"):
+    with pytest.raises(BadInput, match=r"--probe: stage pretrain takes about [\d,]+ GiB on one device"):
         plan_recipe(recipe, on="16xA100-80G", probe=True)

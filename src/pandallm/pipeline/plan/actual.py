@@ -37,12 +37,10 @@ def predict_stage(run: "Run", spec: "TrainSpec", packs: Path, start: Path, proce
     place = this_machine(run.recipe, devices(), processes)
     dtype = spec.dtype
     flops = training_flops(shape, spec, tokens)
-    kind = "gpu" if place.kind == "gpu" else "cpu"
     fit = fit_stage(
         shape,
         spec,
         dtype=dtype,
-        kind="gpu" if kind == "gpu" else "cpu",
         tokens=tokens,
         sharding=run.recipe.runtime.sharding,
         place=place,

@@ -9,7 +9,6 @@ from pandallm.pipeline.plan.hours import SHARDING_COST, Place
 from pandallm.pipeline.plan.memory import (
     GPU_SHARE,
     SHARDINGS,
-    Kind,
     Memory,
     micro_batch_tokens,
     stage_memory,
@@ -103,7 +102,6 @@ def fit_stage(
     spec: TrainSpec,
     *,
     dtype: str,
-    kind: Kind,
     tokens: StageTokens,
     sharding: str,
     place: Place,
@@ -112,7 +110,7 @@ def fit_stage(
 
     sharding `auto` stands for the cheapest that fits with the stage's own checkpointing.
     """
-    room = place.memory_bytes() * (GPU_SHARE if kind == "gpu" else 1.0)
+    room = place.memory_bytes() * (GPU_SHARE if place.kind == "gpu" else 1.0)
 
     def choice(sharding: str, checkpointing: bool | str, limit: int, gpus: int) -> Choice:
         settings = spec.model_copy(update={"micro_batch_tokens": limit})
@@ -122,7 +120,7 @@ def fit_stage(
             shape,
             settings,
             dtype=dtype,
-            kind=kind,
+            kind=place.kind,
             tokens=largest,
             micro_batches=max(1.0, math.ceil(rows) * tokens.row_tokens / largest),
             trained_share=tokens.trained_share,

@@ -12,6 +12,7 @@ from typing import Any
 from pandallm.errors import BadInput
 from pandallm.model.devices import DeviceSpec
 from pandallm.model.shape import ModelShape
+from pandallm.pipeline.plan.memory import Kind
 from pandallm.store import read_json, write_json
 from pandallm.train.spec import TrainSpec
 
@@ -35,7 +36,7 @@ class Place:
     name: str
     count: int
     device: DeviceSpec
-    kind: str  # cpu or gpu
+    kind: Kind
     threads: int | None = None  # of a CPU
     per_node: int = 8
 

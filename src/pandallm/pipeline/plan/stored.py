@@ -1,6 +1,6 @@
 """What of a recipe the store holds already: the real keys, looked up and never made."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ from pandallm.pipeline.corpora import pack, source_files
 from pandallm.pipeline.graph import stage_graph
 from pandallm.pipeline.plan.hours import gpus_here, has_bfloat16
 from pandallm.pipeline.run import VERSIONS, Run
-from pandallm.progress import Progress
 from pandallm.recipe.spec import Recipe
-from pandallm.store import Artifact, FileDigests, Store, Work
+from pandallm.store import Artifact, FileDigests, Store
 from pandallm.train.spec import TrainSpec
 
 #: A plan reads at most so many bytes of files whose digests are not known; larger ones count as not built.
@@ -71,18 +70,10 @@ class StoredStages(Run):
         if self.store.root.is_dir():
             self._look()
 
-    def stage(
-        self,
-        name: str,
-        kind: str,
-        settings: Any,
-        inputs: Mapping[str, str],
-        make: Callable[[Work, Progress], Mapping[str, Any] | None],
-        *,
-        cost: float = 0.0,
-        resumes: bool = False,
-    ) -> Artifact:
-        artifact = self.store.find(Store.key(kind, VERSIONS[kind], settings, inputs))
+    def makes(self, kind: str) -> bool:
+        return False
+
+    def looked_up(self, name: str, kind: str, artifact: Artifact | None) -> Artifact:
         if artifact is not None:
             self.found[name] = artifact
             return artifact
