@@ -175,3 +175,10 @@ def test_an_override_reaches_one_of_two_values_that_share_an_anchor() -> None:
     assert recipe.stages["pretrain"].optimizer.lr == 0.5
     assert recipe.base.scratch is not None
     assert recipe.base.scratch.train.optimizer.lr == 0.002
+
+
+def test_a_budget_replaces_the_other_and_taking_one_out_leaves_the_rest() -> None:
+    recipes = Path(__file__).parents[2] / "recipes"
+    for more in ([], ["stages.pretrain.documents=null"]):
+        stage = load_recipe(str(recipes / "panda-7b.yaml"), ["stages.pretrain.epochs=9", *more]).stages["pretrain"]
+        assert (stage.epochs, stage.documents) == (9, None)

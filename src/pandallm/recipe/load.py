@@ -152,7 +152,7 @@ def _set(data: dict[str, Any], parts: tuple[str, ...], value: Any, told: str) ->
     elif value is REMOVE:
         node.pop(last, None)
     else:
-        if last in BUDGETS:
+        if last in BUDGETS and value is not None:
             for other in BUDGETS:
                 node.pop(other, None)
         node[last] = value
