@@ -50,6 +50,10 @@ def test_one_seed_speaks_of_its_questions_only() -> None:
 def test_equal_arms_and_nothing_at_all() -> None:
     same = seed_effect([pair([1, 0], [1, 0]), pair([0, 0], [0, 0])])
     assert (same.effect, same.p, same.low, same.high) == (0, 1, 0, 0)
+    assert same.p_above(0.02) == same.p_below(-0.02) == pytest.approx(0.98**same.clusters)
+    assert same.p_above(-0.02) == same.p_below(0.02) == 1
+    alone = seed_effect([SeedPair(np.array([0.0]), np.array([0.0]), (0,))])
+    assert alone.p_above(0.5) == 1, "one unit says nothing"
     with pytest.raises(ValueError):
         seed_effect([])
     with pytest.raises(ValueError):

@@ -77,6 +77,28 @@ def test_too_little_to_say(tmp_path: Path) -> None:
     assert c["p"] < 0.01, "one seed's questions differ clearly; another seed might not"
 
 
+def test_beyond_the_margin_by_chance_does_not_refute_sameness(tmp_path: Path) -> None:
+    """Three points with five seeds from one to five: surely not 0, not surely more than two points."""
+
+    def right(level: str, seed: int) -> float:
+        return 0.4 + (0.03 + 0.01 * (seed - 3) if level == "high" else 0.0)
+
+    folder = fake_study(
+        tmp_path, right, lambda *_: 1.0, contrasts={"c": contrast("low", "high", "same")}, questions=4000
+    )
+    (c,) = compute_results(folder)["contrasts"]
+    assert (c["p"] < 0.05, c["effect"] > c["margin"], c["verdict"]) == (True, True, "inconclusive")
+
+
+@pytest.mark.parametrize(("questions", "verdict"), [(40, "inconclusive"), (400, "reproduced")])
+def test_equal_answers_to_few_questions_are_not_sameness(questions: int, verdict: str, tmp_path: Path) -> None:
+    """Five seeds of 20 pairs leave .98^100 = .13 that none differs; of 200 pairs, nothing to speak of."""
+    claims = {"c": contrast("low", "high", "same")}
+    folder = fake_study(tmp_path, lambda *_: 0.5, lambda *_: 1.0, contrasts=claims, questions=questions)
+    (c,) = compute_results(folder)["contrasts"]
+    assert (c["effect"], c["verdict"]) == (0, verdict)
+
+
 def test_holm_goes_over_the_claims_and_unfinished_seeds_stay_out(tmp_path: Path) -> None:
     levels = ("a", "b", "c")
     contrasts = {"ab": contrast("a", "b", "better"), "ac": contrast("a", "c", "better")}

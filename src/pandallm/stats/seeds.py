@@ -40,20 +40,21 @@ class SeedEffect:
     variances: tuple[float, float]
 
     def p_above(self, level: float) -> float:
-        """One-sided p of `effect >= level`: small where the effect is surely below it."""
-        return (
-            _tail((self.effect - level) / self.se, self.variances, self.df)
-            if self.se > 0
-            else float(self.effect >= level)
-        )
+        """One-sided p of `effect >= level`: small where the effect is surely below it.
+
+        Where nothing varied, (1 - (level - effect))^clusters: the chance that no cluster shows what that share of them has.
+        """
+        return self._one_sided(self.effect - level)
 
     def p_below(self, level: float) -> float:
-        """One-sided p of `effect <= level`."""
-        return (
-            _tail((level - self.effect) / self.se, self.variances, self.df)
-            if self.se > 0
-            else float(self.effect <= level)
-        )
+        """One-sided p of `effect <= level`; where nothing varied, as `p_above`."""
+        return self._one_sided(level - self.effect)
+
+    def _one_sided(self, beyond: float) -> float:
+        """p of a true value on the far side of a level that the estimate is `beyond` (negative: short of it)."""
+        if self.se > 0:
+            return _tail(beyond / self.se, self.variances, self.df)
+        return 1.0 if math.isnan(self.se) else (1 - max(0.0, min(1.0, -beyond))) ** self.clusters
 
     def detectable(self, seeds: int, confidence: float = 0.95, power: float = 0.8) -> float:
         """Smallest true effect that as many `seeds` would find with probability `power`, from the spread seen here; nan with one seed."""
