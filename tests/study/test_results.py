@@ -147,9 +147,9 @@ def test_two_factors_compare_arms_that_differ_in_nothing_else(tmp_path: Path) ->
     }
     write_json(folder / "study.json", study)
     results = compute_results(folder)
-    assert [(c["pairs"], c["pairs_planned"]) for c in results["contrasts"]] == [(1, 1)]
+    assert [(c["of"], c["of_planned"]) for c in results["contrasts"]] == [(1, 1)]
     facts = [e for e in results["effects"] if e["metric"] == "facts"]
-    assert [(e["factor"], e["pairs"]) for e in facts] == [("p", 2), ("q", 2)]
+    assert [(e["factor"], e["of"]) for e in facts] == [("p", 2), ("q", 2)]
 
 
 def test_means_and_intervals_by_hand(tmp_path: Path) -> None:

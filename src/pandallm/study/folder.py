@@ -66,6 +66,7 @@ def write_study(study: StudyFile, arms: Sequence[Arm]) -> Path:
             "margin": spec.margin.model_dump(),
             "seeds": list(spec.seeds),
             "own_questions": first.world is not None,  # each seed asks about a world of its own
+            "grid": spec.grid.kind,
             "factors": {
                 name: {
                     "kind": spec.factors[name].kind,

@@ -14,6 +14,7 @@ from pandallm.errors import BadInput
 from pandallm.stats.paired import holm
 from pandallm.stats.seeds import SeedEffect, SeedPair, seed_effect
 from pandallm.store import read_json, write_json
+from pandallm.study.effects import Sides, least_squares, mean_of_pairs, pairs_of
 from pandallm.study.folder import STUDY, outcome
 from pandallm.study.measure import Measured, Run, common, rounded
 
@@ -214,36 +215,23 @@ class _Study:
     def _compare(self, a: Mapping[str, str], b: Mapping[str, str], metric: str) -> tuple[Json, SeedEffect | None]:
         """b against a on one metric, as JSON and as computed (None where no seed has both sides)."""
         kind = self.study["metrics"][metric]["kind"]
-        pairs = [
-            (x["name"], y["name"])
-            for x, y in itertools.product(self.arms, self.arms)
-            if _matches(x, a)
-            and _matches(y, b)
-            and all(x["levels"][f] == y["levels"][f] for f in x["levels"] if f not in a)
-        ]
-        # A pair that no seed has whole (a failed arm) is left out; then those seeds count that have all that remain.
-        usable = [p for p in pairs if any(self._both(p, seed, metric) for seed in self.seeds)]
-        for pair in pairs:
-            if pair not in usable and any(o["state"] == "failed" for n in pair for o in self.outcomes[n].values()):
-                self.notes[f"{pair[1]} against {pair[0]} is left out: no seed has both."] = None
-        for name in dict.fromkeys(n for pair in pairs for n in pair):
-            if any((name, s) in self.runs and self.measured(name, s, metric) is None for s in self.seeds):
-                self.notes[f"{metric}: {name} has no such model, question or text."] = None
-        seeds = [s for s in self.seeds if usable and all(self._both(p, s, metric) for p in usable)]
+        sides, planned = self._sides(a, b, metric)
+        seeds = [s for s in self.seeds if sides and self._all(sides.arms, s, metric)]
         row: Json = {
             "metric": metric,
             "a": dict(a),
             "b": dict(b),
             "relative": kind == "bits_per_byte",
-            "pairs": len(usable),
-            "pairs_planned": len(pairs),
+            "by": "least_squares" if self._fitted(a) else "pairs",
+            "of": sides.count if sides else 0,
+            "of_planned": planned,
             "seeds": seeds,
         }
         numbers = ("effect", "low", "high", "se", "p", "detectable", "units", "clusters")
-        if not seeds:
+        if sides is None or not seeds:
             return row | dict.fromkeys(numbers) | {"by_seed": {}}, None
         effect = seed_effect(
-            [self._pair(usable, seed, metric) for seed in seeds],
+            [self._pair(sides, seed, metric) for seed in seeds],
             relative=kind == "bits_per_byte",
             crossed=not self.study["own_questions"],
             confidence=self.study["confidence"],
@@ -254,18 +242,43 @@ class _Study:
         row["by_seed"] = {str(s): rounded(d) for s, d in zip(seeds, effect.by_seed)}
         return row, effect
 
-    def _both(self, pair: tuple[str, str], seed: int, metric: str) -> bool:
-        return all(self.measured(arm, seed, metric) is not None for arm in pair)
+    def _fitted(self, a: Mapping[str, str]) -> bool:
+        """Whether a comparison of these factors rests on a fit to all arms: a fraction of a grid has few pairs that differ in nothing else."""
+        return self.study.get("grid") == "fractional" and len(a) < len(self.study["factors"])
 
-    def _pair(self, pairs: Sequence[tuple[str, str]], seed: int, metric: str) -> SeedPair:
-        """One seed's measurements of both sides, averaged over the pairs of arms, on the units that all of them have."""
-        names = [name for pair in pairs for name in pair]
+    def _sides(self, a: Mapping[str, str], b: Mapping[str, str], metric: str) -> tuple[Sides | None, int]:
+        """The arms of both sides, and of how many pairs (of a fit: arms) they should be.
+
+        What no seed has (a failed arm) is left out; then those seeds count that have all that remains.
+        """
+        levels = {arm["name"]: arm["levels"] for arm in self.arms}
+        groups: list[tuple[str, ...]] = [(n,) for n in levels] if self._fitted(a) else list(pairs_of(levels, a, b))
+        usable = [g for g in groups if any(self._all(g, seed, metric) for seed in self.seeds)]
+        for group in groups:
+            if group not in usable and any(o["state"] == "failed" for n in group for o in self.outcomes[n].values()):
+                missing = "no seed has it" if len(group) == 1 else "no seed has both"
+                self.notes[f"{' against '.join(reversed(group))} is left out: {missing}."] = None
+        for name in dict.fromkeys(n for group in groups for n in group):
+            if any((name, s) in self.runs and self.measured(name, s, metric) is None for s in self.seeds):
+                self.notes[f"{metric}: {name} has no such model, question or text."] = None
+        if not self._fitted(a):
+            return mean_of_pairs([(x, y) for x, y in usable]), len(groups)
+        factors = {name: f["levels"] for name, f in self.study["factors"].items()}
+        return least_squares({n: levels[n] for (n,) in usable}, factors, a, b) if usable else None, len(groups)
+
+    def _all(self, arms: Sequence[str], seed: int, metric: str) -> bool:
+        return all(self.measured(arm, seed, metric) is not None for arm in arms)
+
+    def _pair(self, sides: Sides, seed: int, metric: str) -> SeedPair:
+        """One seed's measurements of both sides: the weighted sums of their arms, on the units that all of them have."""
+        names = sides.arms
         measured = [m for name in names if (m := self.measured(name, seed, metric)) is not None]
         same, left_out = common(measured)
         if left_out:
             self.notes[f"{metric}, seed {seed}: {left_out} units are not in every arm and are left out."] = None
         tops = np.array([m.tops for m in same])
-        return SeedPair(tops[0::2].mean(axis=0), tops[1::2].mean(axis=0), same[0].clusters)
+        a, b = (np.array([side.get(n, 0.0) for n in names]) @ tops for side in (sides.a, sides.b))
+        return SeedPair(a, b, same[0].clusters)
 
     def _verdict(self, told: Json, row: Json, effect: SeedEffect | None, p_holm: float | None, family: int) -> str:
         """reproduced, refuted or inconclusive; docs/studies.md says when."""
@@ -356,7 +369,3 @@ def _machine(info: Mapping[str, Any]) -> str:
     return ", ".join(
         str(part) for part in (info.get("gpu"), info.get("processor"), f"{info.get('cores')} cores") if part
     )
-
-
-def _matches(arm: Mapping[str, Any], chosen: Mapping[str, str]) -> bool:
-    return all(arm["levels"][factor] == level for factor, level in chosen.items())
