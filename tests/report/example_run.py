@@ -151,6 +151,7 @@ def write_example_run(folder: Path, hostile: str = "", questions: int = 30, step
                     "steps": steps,
                     "loss": sum(by_source.values()) / 4,
                     "lr": 1e-3,
+                    "trained_tokens": 480,
                     "loss_by_source": by_source,
                 }
             )

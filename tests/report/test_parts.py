@@ -22,6 +22,7 @@ from pandallm.report.charts import (
     mix_chart,
     prompt_chart,
     thinning,
+    trained_tokens,
 )
 from pandallm.report.published import published_of
 from pandallm.report.questions import pack_questions, question_data, script_json, unpack
@@ -245,6 +246,24 @@ def test_loss_chart_draws_total_and_sources_and_thins() -> None:
     assert thinning(400) == 1
     path = max(svg.split(' d="'), key=len)
     assert path.split('"')[0].count("L") <= 400
+
+
+def test_loss_is_drawn_over_trained_tokens_where_every_step_tells_them() -> None:
+    lines: list[dict[str, Any]] = [
+        {"step": i, "loss": 1 / i, "loss_by_source": {}, "trained_tokens": 100 * i} for i in range(1, 11)
+    ]
+    assert trained_tokens(lines)[3] == 100 + 200 + 300
+    assert trained_tokens(lines)[0] == 0
+    for language, title in (("en", "trained tokens"), ("zh", "受训词元")):
+        svg = loss_chart(lines, language)
+        assert f">{title}<" in svg
+        assert ">5k<" in svg  # of 5,500 tokens, not of 10 steps
+    watched = [{"step": i, "bits_per_byte": 2.0, "by_language": {}} for i in (0, 5, 10)]
+    assert ">5k<" in held_out_chart(watched, "en", trained_tokens(lines))
+    assert ">step<" in held_out_chart([*watched, {"step": 12, "bits_per_byte": 1.0}], "en", trained_tokens(lines))
+    for broken in (lines[1:], lines[:3] + lines[4:], [{**lines[0], "trained_tokens": None}, *lines[1:]]):
+        assert trained_tokens(broken) == {}
+        assert ">step<" in loss_chart(broken, "en")
 
 
 def test_held_out_chart_draws_all_text_and_languages() -> None:

@@ -93,24 +93,51 @@ def prompt_chart(rows: Sequence[Json], models: Sequence[str], language: str) -> 
 
 
 def loss_chart(lines: Sequence[Json], language: str) -> str:
-    """Loss over steps: the whole in ink, every source in colour. Every k-th step is drawn where there are many."""
-    return _curve(lines, "loss", "loss_by_source", "all_sources", "axis_loss", language)
+    """Loss over trained tokens: the whole in ink, every source in colour. Every k-th step is drawn where there are many.
+
+    Over steps where the lines do not tell every step's tokens.
+    """
+    return _curve(lines, "loss", "loss_by_source", "all_sources", "axis_loss", language, trained_tokens(lines))
 
 
-def held_out_chart(lines: Sequence[Json], language: str) -> str:
-    """Bits per byte of held-out text over steps: the whole in ink, every language in colour."""
-    return _curve(lines, "bits_per_byte", "by_language", "all_text", "axis_bpb", language)
+def held_out_chart(lines: Sequence[Json], language: str, tokens: Mapping[int, int] | None = None) -> str:
+    """Bits per byte of held-out text: the whole in ink, every language in colour.
+
+    tokens: of `trained_tokens`, of the stage's own lines, for the axis; over steps without.
+    """
+    return _curve(lines, "bits_per_byte", "by_language", "all_text", "axis_bpb", language, tokens or {})
 
 
-def _curve(lines: Sequence[Json], whole_key: str, parts_key: str, total_text: str, axis: str, language: str) -> str:
+def trained_tokens(lines: Sequence[Json]) -> dict[int, int]:
+    """Step -> tokens trained up to its end, 0 at step 0; empty where a step or its tokens are missing from the lines."""
+    reached = {0: 0}
+    for step, line in enumerate(lines, 1):
+        if line["step"] != step or line.get("trained_tokens") is None:
+            return {}
+        reached[step] = reached[step - 1] + int(line["trained_tokens"])
+    return reached if lines else {}
+
+
+def _curve(
+    lines: Sequence[Json],
+    whole_key: str,
+    parts_key: str,
+    total_text: str,
+    axis: str,
+    language: str,
+    tokens: Mapping[int, int],
+) -> str:
     total = text(total_text, language)
+    if any(line["step"] not in tokens for line in lines):
+        tokens = {}
     points: Points = []
     for line in lines[:: thinning(len(lines))]:
+        at = tokens[line["step"]] if tokens else line["step"]
         if line.get(whole_key) is not None:
-            points.append({"step": line["step"], "loss": line[whole_key], "name": total})
+            points.append({"at": at, "loss": line[whole_key], "name": total})
         for part, value in (line.get(parts_key) or {}).items():
             if value is not None:
-                points.append({"step": line["step"], "loss": value, "name": _clean(part)})
+                points.append({"at": at, "loss": value, "name": _clean(part)})
     if not points:
         return ""
     sources = [n for n in dict.fromkeys(p["name"] for p in points) if n != total]
@@ -121,7 +148,11 @@ def _curve(lines: Sequence[Json], whole_key: str, parts_key: str, total_text: st
     dashes = [[1, 0] if i < len(PALETTE) - 1 else [4, 2] for i in range(len(sources))]
     legend = _legend() if sources else None
     encoding = {
-        "x": alt.X("step:Q", title=text("axis_step", language), axis=alt.Axis(grid=False, tickCount=5)),
+        "x": alt.X(
+            "at:Q",
+            title=text("axis_trained" if tokens else "axis_step", language),
+            axis=alt.Axis(grid=False, tickCount=5, format="~s" if tokens else ",d"),
+        ),
         "y": alt.Y(
             "loss:Q",
             title=text(axis, language),

@@ -25,9 +25,13 @@ TEXT: dict[str, tuple[str, str]] = {
         "每步训练损失（每个受训词元的奈特数），原样记录，未作平滑。",
     ),
     "curves_caption": ("Stage {stage}: loss over {steps} steps{thin}.", "阶段 {stage}：{steps} 步的损失{thin}。"),
+    "curves_tokens_caption": (
+        "Stage {stage}: loss over {tokens} trained tokens, {steps} steps{thin}.",
+        "阶段 {stage}：{tokens} 个受训词元（{steps} 步）的损失{thin}。",
+    ),
     "held_out_caption": (
-        "Stage {stage}: bits per byte of held-out text while it trained; step 0 is its start, ink the text that decides about stopping.",
-        "阶段 {stage}：训练过程中留出文本的每字节比特数；第 0 步为起点，黑线为决定是否停止的文本。",
+        "Stage {stage}: bits per byte of held-out text while it trained; 0 is its start, ink the text that decides about stopping.",
+        "阶段 {stage}：训练过程中留出文本的每字节比特数；0 处为起点，黑线为决定是否停止的文本。",
     ),
     "all_text": ("deciding text", "决定性文本"),
     "plan": ("Predicted and actual", "预测与实际"),
@@ -253,6 +257,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "digest": ("Digest", "摘要值"),
     "facts": ("Facts", "事实"),
     "axis_step": ("step", "步"),
+    "axis_trained": ("trained tokens", "受训词元"),
     "axis_loss": ("loss", "损失"),
     "axis_accuracy": ("accuracy, %", "准确率，%"),
     "axis_points": ("percentage points, b − a", "百分点，b − a"),

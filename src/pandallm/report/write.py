@@ -150,7 +150,11 @@ def _figures(run: Run, confidence: str) -> dict[str, list[Markup]]:
         "curves": [
             *(_loss_figure(stage, lines) for stage, lines in run.metrics.items()),
             *(
-                _figure(partial(charts.held_out_chart, lines), "held_out_caption", stage=stage)
+                _figure(
+                    partial(charts.held_out_chart, lines, tokens=charts.trained_tokens(run.metrics.get(stage) or [])),
+                    "held_out_caption",
+                    stage=stage,
+                )
                 for stage, lines in run.held_out.items()
             ),
         ],
@@ -189,23 +193,15 @@ def _figures(run: Run, confidence: str) -> dict[str, list[Markup]]:
 
 def _loss_figure(stage: str, lines: list[Json]) -> Markup:
     """One stage's curve; the caption says when only every k-th step is drawn."""
-    every = charts.thinning(len(lines))
-    drawn = {language: charts.loss_chart(lines, language) for language in LANGUAGES}
-    if not all(drawn.values()):
-        return Markup("")
+    every, tokens = charts.thinning(len(lines)), charts.trained_tokens(lines)
     thin = {"en": f", one in {every} drawn" if every > 1 else "", "zh": f"（每 {every} 步画一点）" if every > 1 else ""}
-    captions = {
-        n: text("curves_caption", n, stage=stage, steps=f"{lines[-1]['step']:,}", thin=thin[n]) for n in LANGUAGES
-    }
-    parts = [
-        Markup('<div class="chart" data-l="{}" role="img" aria-label="{}">{}</div>').format(
-            n, captions[n], Markup(drawn[n])
-        )
-        for n in LANGUAGES
-    ]
-    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
-        Markup("").join(parts), both(captions["en"], captions["zh"])
-    )
+    caption = "curves_tokens_caption" if tokens else "curves_caption"
+
+    def words(key: str, language: str, **values: Any) -> str:
+        return text(key, language, thin=thin[language], **values)
+
+    facts = {"stage": stage, "steps": f"{lines[-1]['step']:,}", "tokens": f"{max(tokens.values(), default=0):,}"}
+    return figure(words, partial(charts.loss_chart, lines), caption, **facts)
 
 
 def _score_groups(scores: Json) -> list[dict[str, Any]]:
