@@ -90,19 +90,48 @@ def schema() -> None:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, such as runs/microworld-seed1")],
-    out: Annotated[Path | None, typer.Option(help="HTML file to write")] = None,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN [RUN]...", help="run folders, such as runs/microworld-seed1; two or more: side by side"
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML page to write: report.html in the run's folder; of several runs runs.html, with runs.json beside it"
+        ),
+    ] = None,
     no_text: Annotated[
-        bool, typer.Option("--no-text", help="Ids, choices and scores only; no question or answer text")
+        bool,
+        typer.Option(
+            "--no-text",
+            help="Ids, choices and scores only; no question or answer text. Of several runs: no links to pages that hold it",
+        ),
     ] = False,
+    json_: AsJson = False,
 ) -> None:
-    """Write report.html of a finished run again.
+    """Write report.html of a finished run again, or one page that sets several finished runs side by side.
 
     Example: panda report runs/microworld-seed1 --no-text --out shareable.html
     """
     from pandallm.report.write import write_report
 
-    print(write_report(folder, out, text=not no_text))
+    if out is not None and (out.is_dir() or out.suffix == ".json"):
+        what = "is a folder" if out.is_dir() else "is where numbers go"
+        raise BadInput(f"--out {out} {what}; name the page to write, such as {out.with_name('runs.html')}.")
+    if len(folders) == 1:
+        page = write_report(folders[0], out, text=not no_text)
+        print(json.dumps({"page": str(page)}, ensure_ascii=False) if json_ else page)
+        return
+    from pandallm.pipeline.compare_runs import report_runs
+    from pandallm.pipeline.show_runs import print_runs
+
+    numbers, page = report_runs(folders, out or Path("runs.html"), with_links=not no_text)
+    if json_:
+        print(json.dumps(numbers | {"page": str(page)}, ensure_ascii=False))
+    else:
+        print_runs(numbers, page)
 
 
 @app.command()
@@ -110,7 +139,8 @@ def verify(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="a run folder, a study's, a release, or a folder of panda eval --out or panda compare"
+            metavar="RUN",
+            help="a run folder, a study's, a release, or a folder of panda eval --out or panda compare; runs.json or its page",
         ),
     ],
     base: Annotated[
@@ -118,8 +148,8 @@ def verify(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Rebuild every number of a run, of `panda eval --out` or of `panda compare`, from the per-question rows and compare.
-    Of a release: its sums, pages, scores and delta.
+    """Rebuild every number of a run, of `panda eval --out`, of `panda compare` or of several runs' report, from the per-question rows
+    and compare. Of a release: its sums, pages, scores and delta.
 
     Example: panda verify runs/microworld-seed1
     """

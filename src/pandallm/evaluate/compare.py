@@ -59,6 +59,30 @@ def compare_models(models: Sequence[ScoredModel], spec: CompareSpec) -> dict[str
     }
 
 
+def compare_pooled(
+    models: Sequence[ScoredModel], rows: Mapping[Condition, Sequence[Mapping[str, Row]]], spec: CompareSpec
+) -> dict[str, Any]:
+    """One cell of all `rows` (conditions of `align`, of one method, number of shots and use of the chat template), whatever their
+    tasks: every question counts alike, passages of different tasks stay apart. Holm's correction goes over this cell's pairs only.
+
+    Raises ValueError for no rows.
+    """
+    pooled: dict[Condition, list[dict[str, Row]]] = {}
+    for condition, found in rows.items():
+        alike = condition._replace(task="", group="")
+        for into, by_id in zip(pooled.setdefault(alike, [{} for _ in models]), found):
+            for i, r in by_id.items():
+                into[f"{condition.task}\0{i}"] = {**r, "cluster": f"{condition.task}\0{r['cluster']}"}
+    if not pooled:
+        raise ValueError("no rows")
+    names = [m.name for m in models]
+    pairs = _pairs(names, spec.baseline)
+    flips = max(10_000, FLIPS_PER_COMPARISON * len(pairs))
+    cell = _cell(list(pooled), Aligned(pooled, []), names, pairs, {}, spec, flips)
+    _verdicts([cell], spec)
+    return cell
+
+
 def _pairs(names: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
     if baseline is None:
         return list(combinations(names, 2))

@@ -9,20 +9,27 @@ from pandallm.errors import BadInput, PandaError
 from pandallm.evaluate.compare import compare_models
 from pandallm.evaluate.spec import CompareSpec
 from pandallm.pipeline.compare import NUMBERS, Source, load_model_rows
+from pandallm.pipeline.compare_runs import NUMBERS as RUNS
 from pandallm.pipeline.verify import compare, verify_run
+from pandallm.pipeline.verify_runs import verify_runs
 from pandallm.store import digest_file, read_json
 
 
 def verify_folder(path: Path) -> dict[str, Any]:
-    """What `panda verify` does: a folder's scores, its comparison, or both where it holds both. Returns {"rows", "numbers"}.
+    """What `panda verify` does: a folder's scores, its comparison, its runs side by side, whatever of these it holds; of a page, what lies
+    beside it. Returns {"rows", "numbers"}.
 
-    Raises what `verify_run` and `verify_comparison` raise.
+    Raises what `verify_run`, `verify_comparison` and `verify_runs` raise.
     """
+    if path.is_file() and path.suffix == ".html":
+        path = path.parent
     if path.is_file():
-        return verify_comparison(path)
+        return verify_runs(path) if path.name == RUNS else verify_comparison(path)
     done = []
     if (path / NUMBERS).is_file():
         done.append(verify_comparison(path))
+    if (path / RUNS).is_file():
+        done.append(verify_runs(path / RUNS))
     if not done or (path / "scores.json").is_file():
         done.append(verify_run(path))
     return {key: sum(facts[key] for facts in done) for key in ("rows", "numbers")}

@@ -44,8 +44,8 @@ class TokenLedger:
     total: Json
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run folder.
+def read_run(folder: Path, *, questions: bool = True) -> Run:
+    """Read a run folder; `questions=False` leaves out the questions and their rows.
 
     Raises BadInput when the folder, its manifest.json or its scores.json is missing or when a file cannot be read.
     """
@@ -66,7 +66,7 @@ def read_run(folder: Path) -> Run:
     ledgers = {p.stem: _object(p) for p in sorted((folder / "ledgers").glob("*.json"))}
     metrics = {p.stem: list(read_jsonl(p)) for p in sorted((folder / "metrics").glob("*.jsonl"))}
     held_out = {p.stem: list(read_jsonl(p)) for p in sorted((folder / "held_out").glob("*.jsonl"))}
-    questions = _lines(folder / "questions.jsonl")
+    asked = _lines(folder / "questions.jsonl") if questions else []
     return Run(
         folder=folder,
         manifest=manifest,
@@ -83,8 +83,8 @@ def read_run(folder: Path) -> Run:
         contamination={p.stem: _object(p) for p in sorted((folder / "contamination").glob("*.json"))},
         delta=_object(folder / "delta.json") if (folder / "delta.json").is_file() else {},
         plan=_object(folder / "plan.json").get("stages") or [] if (folder / "plan.json").is_file() else [],
-        questions={(str(q.get("task")), str(q.get("id"))): q for q in questions},
-        rows=_lines(folder / "rows.jsonl"),
+        questions={(str(q.get("task")), str(q.get("id"))): q for q in asked},
+        rows=_lines(folder / "rows.jsonl") if questions else [],
     )
 
 
