@@ -89,7 +89,10 @@ def test_overrides_reach_any_field_and_a_budget_replaces_the_other(tmp_path: Pat
         (("base: {model: some/llama}", "base: {}"), r"r\.yaml:3: base: give exactly one of model, gguf, scratch"),
         (("name: small\n", ""), r"name: is required but missing"),
         (("name: small", "name: [small"), r"r\.yaml:\d+: not valid YAML"),
-        (("name: small", "name: ../up"), r"r\.yaml:1: name: String should match pattern"),
+        (
+            ("name: small", "name: ../up"),
+            r"r\.yaml:1: name: '\.\./up' is no name: use letters, digits and \. _ -, the first",
+        ),
     ],
 )
 def test_mistakes_are_named_with_line_field_and_the_nearest_name(

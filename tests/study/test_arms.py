@@ -223,6 +223,14 @@ def test_null_takes_a_stage_out_and_the_names_are_checked_again(tmp_path: Path) 
             "Did you mean 'chinese'?",
         ),
         ({"x": {"kind": "quantity", "corpus": "coig", "source": "cog", "levels": [1, 2]}}, {}, "Did you mean 'coig'?"),
+        (
+            {
+                "x": {"field": "stages.pretrain.steps", "levels": [1, 2, 3]},
+                "y": {"field": "stages.pretrain.batch_sequences", "levels": [1, 2]},
+            },
+            {"grid": "one_at_a_time", "contrasts": {"c": {"a": {"x": 2, "y": "1"}, "b": {"x": "2", "y": "2"}}}},
+            "contrasts.c: no two arms of this grid have these levels",
+        ),
     ],
 )
 def test_arms_that_cannot_be(factors: dict[str, Any], more: dict[str, Any], sentence: str, tmp_path: Path) -> None:

@@ -43,4 +43,6 @@ def test_too_few_arms_and_too_many() -> None:
         combinations(spec(dict.fromkeys("abcd", 2), {"kind": "fractional", "arms": 4}), "")
     with pytest.raises(BadInput, match="16,384 arms"):
         combinations(spec({f"f{i}": 2 for i in range(14)}, "full"), "")
-    assert len(combinations(spec({"a": 2, "b": 2}, {"kind": "fractional", "arms": 9}), "")) == 4
+    with pytest.raises(BadInput, match="9 arms are asked for, the full grid has 4"):
+        combinations(spec({"a": 2, "b": 2}, {"kind": "fractional", "arms": 9}), "")
+    assert len(combinations(spec({"a": 2, "b": 2}, {"kind": "fractional", "arms": 4}), "")) == 4

@@ -32,6 +32,12 @@ def test_short_forms_mean_the_long_ones(tmp_path: Path) -> None:
     assert spec.margin.accuracy == 0.02
 
 
+def test_numbers_name_the_levels_that_are_written_like_them(tmp_path: Path) -> None:
+    claims = {"one": {"factor": "lr", "a": 0.001, "b": 0.01}, "two": {"a": {"lr": 0.001}, "b": {"lr": 0.01}}}
+    spec = study(tmp_path, LR, contrasts=claims).spec
+    assert [(c.a, c.b) for c in spec.contrasts.values()] == [("0.001", "0.01"), ({"lr": "0.001"}, {"lr": "0.01"})]
+
+
 LR = {"lr": {"field": "stages.instruct.optimizer.lr", "levels": [0.001, 0.01]}}
 
 
@@ -39,7 +45,14 @@ LR = {"lr": {"field": "stages.instruct.optimizer.lr", "levels": [0.001, 0.01]}}
     ("factors", "more", "sentence"),
     [
         ({"x": {"kind": "shares", "levels": [1, 2]}}, {}, "kind 'shares' is not known. Did you mean 'share'?"),
-        ({"lr": {"field": "a", "levels": [1]}}, {}, "at least 2 items"),
+        (
+            {"lr": {"field": "a", "levels": [1]}},
+            {},
+            "study.yaml:7: factors.lr.levels: needs at least 2 entries, found 1",
+        ),
+        ({"lr": {"field": "a", "levels": 3}}, {}, "factors.lr.levels: give fields with values (NAME: VALUE), not '3'"),
+        ({"lr": {"field": "a", "levels": ["a b", "c"]}}, {}, "factors.lr.levels.a b: 'a b' is no name: use letters"),
+        ({}, {}, "factors: needs at least 1 entry, found 0"),
         ({"lr": {"field": "a", "levels": [1, 1]}}, {}, "level '1' is given twice"),
         ({"lr": {"field": "a", "levels": [[1], [2]]}}, {}, "give others a name"),
         (

@@ -152,6 +152,27 @@ def test_two_factors_compare_arms_that_differ_in_nothing_else(tmp_path: Path) ->
     assert [(e["factor"], e["of"]) for e in facts] == [("p", 2), ("q", 2)]
 
 
+def test_a_fraction_of_a_grid_rests_on_a_fit_to_all_arms(tmp_path: Path) -> None:
+    """Four of the eight arms of 2 x 2 x 2: no two differ in one factor; each factor's own gain is found."""
+    levels = ("000", "011", "101", "110")
+    gains = (0.10, 0.20, 0.0)
+
+    def right(level: str, seed: int) -> float:
+        return 0.3 + 0.002 * seed + sum(g * int(v) for g, v in zip(gains, level))
+
+    folder = fake_study(tmp_path, right, lambda *_: 1.0, levels=levels, contrasts={}, questions=4000)
+    study = read_json(folder / "study.json")
+    study["grid"] = "fractional"
+    study["factors"] = {n: {"kind": "field", "levels": ["0", "1"], "baseline": "0"} for n in "pqr"}
+    for arm, level in zip(study["arms"], levels):
+        arm["levels"] = dict(zip("pqr", level))
+    write_json(folder / "study.json", study)
+    results = compute_results(folder)
+    assert [c["effect"] for c in results["contrasts"]] == pytest.approx(gains, abs=0.02)
+    assert [(c["by"], c["of"], c["of_planned"]) for c in results["contrasts"]] == [("least_squares", 4, 4)] * 3
+    assert [c["verdict"] for c in results["contrasts"][:2]] == ["reproduced"] * 2
+
+
 def test_means_and_intervals_by_hand(tmp_path: Path) -> None:
     values = {1: 0.9, 2: 1.0, 3: 1.1}
     folder = fake_study(tmp_path, lambda level, seed: 0.5, lambda level, seed: values[seed], seeds=3)

@@ -173,6 +173,45 @@ def _where(path: Sequence[str | int], document: Document, overridden: Mapping[tu
     return f"{document.name}:{line}" if line else document.name
 
 
+def _as_written(path: Sequence[str | int], data: Any) -> list[str | int]:
+    """A path without what pydantic puts in and the file does not know: a union's tag, `[key]` after a name that is itself wrong."""
+    kept: list[str | int] = []
+    for i, part in enumerate(path):
+        if part == "[key]":
+            continue
+        below = data.get(part) if isinstance(data, dict) else None
+        if isinstance(data, list) and isinstance(part, int) and part < len(data):
+            below = data[part]
+        # A tag stands where the next name is a neighbour, not something below it.
+        if (
+            not isinstance(below, dict | list)
+            and isinstance(data, dict)
+            and path[i + 1 : i + 2]
+            and path[i + 1] in data
+        ):
+            continue
+        kept.append(part)
+        data = below
+    return kept
+
+
+def _plain(error: Mapping[str, Any]) -> str | None:
+    """What is wrong, for kinds of errors that pydantic words for programmers; None for the others."""
+    kind, found = error["type"], error["input"]
+    context = error.get("ctx", {})
+    if kind == "string_pattern_mismatch" and "A-Za-z0-9" in context["pattern"]:
+        allowed = (
+            context["pattern"].partition("][")[2].removesuffix("]*$").removeprefix("A-Za-z0-9").replace(r"\-", "-")
+        )
+        return f"'{found}' is no name: use letters, digits and {' '.join(allowed)}, the first a letter or a digit"
+    if kind in ("dict_type", "model_type", "model_attributes_type"):
+        return f"give fields with values (NAME: VALUE), not '{found}'"
+    if kind == "too_short":
+        least = context["min_length"]
+        return f"needs at least {least} {'entries' if least > 1 else 'entry'}, found {context['actual_length']}"
+    return None
+
+
 def error_sentence(
     error: ValidationError, document: Document, overridden: Mapping[tuple[str, ...], str] | None = None
 ) -> str:
@@ -183,8 +222,9 @@ def error_sentence(
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "unknown_field":
         path.append(first["ctx"]["field"])
-    # pydantic puts the tag of a union and the alias's Python name into the path; the file knows neither.
+    path = _as_written(path, document.data)
     field = ".".join(str(p) for p in path)
+    message = _plain(first) or message
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         known = [w.strip("'") for w in first["ctx"]["expected"].replace(" or ", ", ").split(", ")]
         message = f"'{first['input']}' is not known.{nearest(first['input'], known)}"

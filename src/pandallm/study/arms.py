@@ -8,11 +8,12 @@ from pandallm.errors import BadInput
 from pandallm.recipe.load import REMOVE, Draft
 from pandallm.recipe.spec import Recipe
 from pandallm.store import canonical_json, digest_json
+from pandallm.study.effects import pairs_of
 from pandallm.study.fields import check_field, is_entry
 from pandallm.study.grid import Levels, combinations
 from pandallm.study.load import StudyFile
 from pandallm.study.shortcuts import changes_of, corpus_of, stage_of
-from pandallm.study.spec import LeaveOutFactor, StudySpec
+from pandallm.study.spec import FractionalGrid, LeaveOutFactor, StudySpec
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,22 @@ def make_arms(study: StudyFile, overrides: Sequence[str] = ()) -> list[Arm]:
             raise BadInput(
                 f"{study.where('factors', factor)}: the levels make equal arms: '{other.name}' and '{arm.name}' are the same recipe; change or drop one level."
             )
+    _check_contrasts(study, spec, arms)
     return arms
+
+
+def _check_contrasts(study: StudyFile, spec: StudySpec, arms: Sequence[Arm]) -> None:
+    """Refuse a claim that no two arms can decide: in a grid that leaves arms out, both sides may exist and differ in more than the claim."""
+    if isinstance(spec.grid, FractionalGrid):
+        return  # a fit to all arms estimates every level
+    levels = {arm.name: arm.levels for arm in arms}
+    for name, contrast in spec.contrasts.items():
+        a, b = ({contrast.factor: s} if isinstance(s, str) else s for s in (contrast.a, contrast.b))
+        a, b = ({str(f): str(level) for f, level in side.items()} for side in (a, b))
+        if not pairs_of(levels, a, b):
+            raise BadInput(
+                f"{study.where('contrasts', name)}: no two arms of this grid have these levels and are otherwise equal; take grid: full, or compare others."
+            )
 
 
 def complete(study: StudyFile, recipe: Recipe) -> StudySpec:

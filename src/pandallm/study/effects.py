@@ -50,7 +50,9 @@ def mean_of_pairs(pairs: Sequence[tuple[str, str]]) -> Sides | None:
     return Sides(a, b, len(pairs))
 
 
-def least_squares(arms: Mapping[str, Levels], factors: Mapping[str, Sequence[str]], a: Levels, b: Levels) -> Sides | None:
+def least_squares(
+    arms: Mapping[str, Levels], factors: Mapping[str, Sequence[str]], a: Levels, b: Levels
+) -> Sides | None:
     """Both sides as least-squares means: what the additive model fitted to these arms says of them, other factors' levels counted equally.
 
     y = mean + one term for each factor's level, no interactions; with a full grid the difference is that of the pairs. Searle, Speed &

@@ -46,7 +46,11 @@ def _fraction(full: list[Levels], factors: Mapping[str, AnyFactor], count: int, 
         raise BadInput(
             f"{where}: grid.arms: {count} arms cannot tell {len(columns)} main effects apart; at least {len(columns) + 1} are needed."
         )
-    if count >= len(full):
+    if count > len(full):
+        raise BadInput(
+            f"{where}: grid.arms: {count} arms are asked for, the full grid has {len(full)}; ask for fewer or take grid: full."
+        )
+    if count == len(full):
         return full
     x = np.array([[1.0, *(float(arm[name] == level) for name, level in columns)] for arm in full])
     centre = next(i for i, arm in enumerate(full) if all(arm[n] == f.reference for n, f in factors.items()))

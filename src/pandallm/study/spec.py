@@ -12,6 +12,11 @@ Name = Annotated[str, Field(pattern=NAME)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _level(value: Any) -> str:
+    """What a plain value is called as a level."""
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _named(levels: Any) -> Any:
     """A list of plain values is short for levels that are called as they are written."""
     if not isinstance(levels, list | tuple):
@@ -20,7 +25,7 @@ def _named(levels: Any) -> Any:
     for value in levels:
         if value is not None and not isinstance(value, str | int | float):
             raise ValueError("a list of levels holds plain values; give others a name: levels: {NAME: VALUE}")
-        name = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        name = _level(value)
         if name in named:
             raise ValueError(f"level '{name}' is given twice; take one out")
         named[name] = value
@@ -295,6 +300,14 @@ class ContrastSpec(Spec):
     expect: Literal["better", "worse", "different", "same"] = "different"
     metric: str | None = None  # the primary metric
     margin: float | None = Field(None, gt=0)  # differences within it do not matter; the study's own when left out
+
+    @field_validator("a", "b", mode="before")
+    @classmethod
+    def _plain_levels(cls, value: Any) -> Any:
+        """Levels that are numbers may be written as numbers."""
+        if isinstance(value, dict):
+            return {k: _level(v) if isinstance(v, int | float) else v for k, v in value.items()}
+        return _level(value) if isinstance(value, int | float) else value
 
 
 class MarginSpec(Spec):
