@@ -1,7 +1,9 @@
 """Workers of a study: what they are given, and what becomes of one that dies."""
 
 import os
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +60,30 @@ def test_a_worker_that_dies_is_a_run_that_failed(tmp_path: Path, monkeypatch: py
     assert states.count("complete") == 5
     assert states[1] == "failed"
     assert "lr-0.01, seed 2: here" in heard.said
+
+
+def test_runs_that_share_a_training_wait_and_those_that_share_data_do_not() -> None:
+    class Ours(workers.Shared):
+        def keys(self, job: Any) -> set[str]:
+            self._training = {"base", "x", "y", "z"}
+            return {"first": {"text", "base", "x"}, "second": {"text", "base", "y"}, "third": {"text", "z"}}[job.name]
+
+    class Pipe:
+        def __init__(self) -> None:
+            self.sent: list[str] = []
+
+        def send(self, job: Any) -> None:
+            self.sent.append(job.name)
+
+    jobs = [SimpleNamespace(name=name) for name in ("first", "second", "third")]
+    waiting, pipes, shared = deque[Any](jobs), [Pipe(), Pipe(), Pipe()], Ours()
+    crew: list[Any] = [workers._Worker(None, pipe) for pipe in pipes]  # type: ignore[arg-type]
+    workers._start(waiting, crew, shared)
+    assert [pipe.sent for pipe in pipes] == [["first"], ["third"], []], "the second would train the same base"
+    crew[0].job, crew[0].making = None, set()
+    shared.finished(jobs[0])  # type: ignore[arg-type]
+    workers._start(waiting, crew, shared)
+    assert pipes[0].sent == ["first", "second"]
 
 
 def test_each_worker_gets_its_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

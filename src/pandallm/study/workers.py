@@ -33,18 +33,25 @@ class _Worker:
 
 
 class Shared:
-    """Which stages are made and which are being made: two runs that would make the same one are not started together."""
+    """Which stages are made and which are being made: two runs that would train the same one are not started together."""
 
     def __init__(self) -> None:
         self._made: set[str] = set()
         self._keys: dict[str, set[str]] = {}
+        self._training: set[str] = set()
 
     def keys(self, job: Job) -> set[str]:
-        from pandallm.pipeline.graph import stage_keys
+        from pandallm.pipeline.graph import stage_graph
 
         if job.name not in self._keys:
-            self._keys[job.name] = set(stage_keys(job.arm.run(job.seed, job.study)).values())
+            nodes = stage_graph(job.arm.run(job.seed, job.study))
+            self._keys[job.name] = {node.identity for node in nodes}
+            self._training |= {node.identity for node in nodes if node.kind == "train"}
         return self._keys[job.name]
+
+    def training(self, stages: set[str]) -> bool:
+        """Whether any of these stages is one that trains."""
+        return bool(stages & self._training)
 
     def missing(self, job: Job) -> set[str]:
         """Stages that a run has to make, as far as is known."""
@@ -115,18 +122,21 @@ def _worker(context: Any, number: int, count: int) -> _Worker:
 
 
 def _start(waiting: deque[Job], workers: list[_Worker], shared: Shared) -> None:
-    """Give each idle worker the first run that makes nothing that another is making."""
+    """Give each idle worker the first run that makes nothing that another is making.
+
+    Failing that, one that only needs data that another makes: soon done, and until then the run is sent back as busy.
+    """
     for worker in workers:
         if worker.job is not None:
             continue
         making = set().union(*(w.making for w in workers))
-        for job in list(waiting):
-            missing = shared.missing(job)
-            if not missing & making:
-                waiting.remove(job)
-                worker.job, worker.making, worker.began = job, missing, time.time()
-                worker.pipe.send(job)
-                break
+        common = {job.name: shared.missing(job) & making for job in waiting}
+        job = next((j for j in waiting if not common[j.name]), None)
+        job = job or next((j for j in waiting if not shared.training(common[j.name])), None)
+        if job is not None:
+            waiting.remove(job)
+            worker.job, worker.making, worker.began = job, shared.missing(job), time.time()
+            worker.pipe.send(job)
 
 
 def _draw(bars: dict[str, Any], progress: Progress, name: str, total: float | None, amount: float, note: str) -> None:
