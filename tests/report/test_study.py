@@ -7,8 +7,8 @@ import altair as alt
 import pytest
 
 from pandallm.report.study import render_study
-from pandallm.report.study_charts import dose_chart, forest_chart
-from pandallm.report.study_text import claim_sentences, effect, study_latex, study_markdown, value
+from pandallm.report.study_charts import dose_chart, forest_chart, power_chart
+from pandallm.report.study_text import claim_sentences, effect, power_table, size, study_latex, study_markdown, value
 from pandallm.report.study_words import TEXT
 from pandallm.study.results import compute_results
 from tests.study.fake import contrast, fake_study
@@ -64,11 +64,11 @@ def test_the_page_is_one_file_with_everything_and_nothing_from_the_data_as_marku
     assert page.count("<script>") == 1, "the page's own"
     assert "&lt;script&gt;alert" in page
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
-    assert page.count("<svg") == 2 * (2 + 2 + 1), "two forests, two doses, a frontier, each in two languages"
+    assert page.count("<svg") == 2 * (2 + 2 + 1 + 1), "two forests, two doses, power, a frontier, each in two languages"
     assert "on abacus, 2 cores. Stages that several runs need were made once: 7.5 of 14.0 minutes of work." in page
     assert "dose-10, seed 4: it broke" in page
     assert 'class="good"' in page
-    for key in ("claims", "doses", "forgetting"):
+    for key in ("claims", "doses", "power", "forgetting"):
         assert TEXT[key][0] in page
         assert TEXT[key][1] in page
     assert len(page) < 3_000_000
@@ -87,6 +87,29 @@ def test_every_seed_is_drawn(results: dict) -> None:
     assert dose_chart(rows[:1], "accuracy", "en") == ""
     assert forest_chart([], True, "en") == ""
     assert forest_chart([{"label": "x", "effect": None, "low": None, "high": None, "by_seed": {}}], True, "en") == ""
+
+
+def test_power_has_a_line_and_a_dot_where_the_study_stands_and_a_table(results: dict) -> None:
+    power, page = results["power"], render_study(results)
+    with alt.utils.schemapi.debug_mode(True):
+        svg = power_chart(power, "accuracy", "en")
+        more = power | {"curves": [power["curves"][0] | {"name": n} for n in (HOSTILE, "other", "third")]}
+        many = power_chart(more, "accuracy", "zh")
+    assert ">seeds</text>" in svg
+    assert ">种子数</text>" in many
+    assert "<script>" not in many
+    dots, lines = (many.count(f'class="mark-{kind} role-mark') for kind in ("symbol", "line"))
+    assert (dots, lines) == (1, 3), "a group of dots, a line each"
+    assert power_chart(power | {"curves": []}, "accuracy", "en") == ""
+    (curve,) = power["curves"]
+    at_ten = size(curve["detectable"][8], "accuracy")
+    assert power_table(results)[1][0][:5] == [
+        "more",
+        "5",
+        *(size(curve["detectable"][n - 2], "accuracy") for n in (3, 5, 10)),
+    ]
+    assert f'<td class="num">{at_ten}</td>' in page
+    assert f"| {at_ten} |" in study_markdown(results)
 
 
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:

@@ -200,3 +200,11 @@ def test_verify_rebuilds_a_study_and_notices_a_changed_number(finished: tuple[Pa
     with pytest.raises(PandaError, match=r"contrasts.*effect"):
         verify_study(folder)
     write_study_report(folder)
+    results = read_json(folder / "results.json")
+    assert results["budgets"][0]["bytes"] > results["budgets"][0]["tokens"] > 0
+    assert results["budgets"][0]["flops"] > 0
+    results["budgets"][0]["tokens"] += 1
+    write_json(folder / "results.json", results)
+    with pytest.raises(PandaError, match=r"budgets.*tokens"):
+        verify_study(folder)
+    write_study_report(folder)

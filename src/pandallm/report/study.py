@@ -12,7 +12,7 @@ from markupsafe import Markup
 from pandallm import __version__
 from pandallm.report import study_text as words
 from pandallm.report.charts import without_schema_checks
-from pandallm.report.study_charts import dose_chart, forest_chart, frontier_chart
+from pandallm.report.study_charts import dose_chart, forest_chart, frontier_chart, power_chart
 from pandallm.report.study_words import text
 from pandallm.report.text import p_value
 from pandallm.report.write import both, figure
@@ -33,6 +33,7 @@ def render_study(results: Json) -> str:
     environment.filters.update(
         value=words.value,
         effect=words.effect,
+        size=words.size,
         p=lambda p: "–" if p is None else p_value(p),
         range=lambda row, kind: words.interval(row, kind, words.effect),
         span=lambda row, kind: words.interval(row, kind, words.value),
@@ -41,6 +42,7 @@ def render_study(results: Json) -> str:
     confidence = f"{100 * results['confidence']:g}%"
     with without_schema_checks():
         forests, doses = _forests(results, confidence), _doses(results)
+        power = _figure(partial(power_chart, results["power"], _kind(results, results["primary"])), "power_caption")
         frontier = _figure(partial(frontier_chart, _last_models(results)), "frontier")
     template = environment.from_string((assets / "study.html.j2").read_text(encoding="utf-8"))
     return template.render(
@@ -48,6 +50,8 @@ def render_study(results: Json) -> str:
         failures=words.failures(results),
         made=words.made_line(results),
         frontier=frontier,
+        power_figure=power,
+        power_at=words.POWER_AT,
         confidence=confidence,
         alpha=f"{1 - results['confidence']:.2g}",
         forests=forests,

@@ -84,7 +84,9 @@ def dose_chart(rows: Sequence[Json], kind: str, language: str) -> str:
         axis = alt.Axis(values=known, format="~g", labelOverlap="greedy", grid=False)
         x = alt.X("x:Q", title=None, scale=scale, axis=axis)
     else:
-        x = alt.X("x:O", title=None, scale=alt.Scale(domain=levels), axis=alt.Axis(labelAngle=0))
+        # Long names in several lines, so that neighbours do not run into each other.
+        axis = alt.Axis(labelAngle=0, labelExpr="length(datum.label) > 8 ? split(datum.label, /[- ]/) : datum.label")
+        x = alt.X("x:O", title=None, scale=alt.Scale(domain=levels), axis=axis)
     title = text("axis_accuracy" if kind == "accuracy" else "axis_bits", language)
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     low = alt.Y("low:Q", title=title, scale=alt.Scale(zero=False))
@@ -129,6 +131,48 @@ def frontier_chart(arms: Sequence[Json], language: str) -> str:
         alt.Chart(alt.Data(values=points)).mark_point(size=100, filled=True, opacity=1).encode(x=x, y=y, color=colour),
     ]
     return _svg(alt.layer(*layers), height=280)
+
+
+def power_chart(power: Json, kind: str, language: str) -> str:
+    """Smallest difference that a number of seeds finds: a line per comparison, a dot where the study stands, dashed the margin."""
+    curves = power["curves"][:MAX_COLOURS]
+    points = [
+        {"name": _clean(c["name"]), "x": n, "y": 100 * d, "stands": n == c["seeds"]}
+        for c in curves
+        for n, d in zip(power["seeds"], c["detectable"])
+        if d is not None and d > 0
+    ]
+    if not points:
+        return ""
+    names = list(dict.fromkeys(p["name"] for p in points))
+    shown = [p["y"] for p in points] + [100 * power["margin"]]
+    ticks = [t * 10.0**e for e in range(-3, 5) for t in (1, 2, 5) if min(shown) / 2 <= t * 10.0**e <= max(shown) * 2]
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=190, symbolStrokeWidth=2.5, symbolOpacity=1)
+    colours = [PALETTE[1:][i % (len(PALETTE) - 1)] for i in range(len(names))]
+    colour = alt.Color(
+        "name:N", scale=alt.Scale(domain=names, range=colours), legend=legend if len(names) > 1 else None
+    )
+    x = alt.X(
+        "x:Q",
+        title=text("axis_seeds", language),
+        scale=alt.Scale(domain=[2, 20]),
+        axis=alt.Axis(values=[2, 3, 5, 10, 15, 20], labelOverlap=False),
+    )
+    title = text("axis_finds_points" if kind == "accuracy" else "axis_finds_percent", language)
+    # Two seeds find some hundred times what twenty do: only logarithms show both.
+    y = alt.Y(
+        "y:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(values=ticks, format="~g", labelOverlap=False)
+    )
+    base = alt.Chart(alt.Data(values=points))
+    margin = alt.Chart(alt.Data(values=[{"y": 100 * power["margin"]}]))
+    layers = [
+        margin.mark_rule(color=FAINT, strokeDash=[6, 4], size=1.2).encode(y=y),
+        base.mark_line(size=2).encode(x=x, y=y, color=colour),
+        base.transform_filter("datum.stands")
+        .mark_point(size=90, filled=True, opacity=1)
+        .encode(x=x, y=y, color=colour),
+    ]
+    return _svg(alt.layer(*layers), height=240)
 
 
 def _number(level: str) -> float | None:

@@ -24,6 +24,11 @@ def effect(number: float | None, kind: str) -> str:
     return f"{100 * number:+.1f}" if kind == "accuracy" else f"{100 * number:+.2f} %"
 
 
+def size(number: float | None, kind: str) -> str:
+    """A difference without its sign, with its unit's sign: `2.0` points, `1.00 %`."""
+    return effect(number, kind).lstrip("+")
+
+
 def interval(row: Json, kind: str, write: Callable[[float | None, str], str]) -> str:
     """`low to high`, or a dash where there is none."""
     return "–" if row.get("low") is None else f"{write(row['low'], kind)} to {write(row['high'], kind)}"
@@ -66,7 +71,7 @@ def claims_table(results: Json) -> Table:
     rows = []
     for c in results["contrasts"]:
         kind = results["metrics"][c["metric"]]["kind"]
-        detectable = effect(c["detectable"], kind).lstrip("+")
+        detectable = size(c["detectable"], kind)
         rows.append(
             [
                 c["claim"] or c["name"],
@@ -96,7 +101,7 @@ def claim_sentences(results: Json) -> list[str]:
             continue
         unit = " points" if kind == "accuracy" else ""
         p = f", p {p_value(c['p_holm'])}" if c["p_holm"] is not None else ""
-        finds = f", finds {effect(c['detectable'], kind).lstrip('+')}{unit}" if c["detectable"] is not None else ""
+        finds = f", finds {size(c['detectable'], kind)}{unit}" if c["detectable"] is not None else ""
         lines.append(
             f"{told}: {effect(c['effect'], kind)}{unit} ({interval(c, kind, effect)}{p}, {len(c['seeds'])} of {len(results['seeds'])} seeds{finds})."
         )
@@ -141,6 +146,27 @@ def effects_table(results: Json) -> Table:
     return head, rows
 
 
+#: Numbers of seeds of the power table.
+POWER_AT = (3, 5, 10, 20)
+
+
+def power_table(results: Json) -> Table:
+    """What more seeds would find: the smallest difference of the primary metric per comparison and number of seeds."""
+    power, kind = results["power"], results["metrics"][results["power"]["metric"]]["kind"]
+    head = [
+        "comparison",
+        "seeds so far",
+        *(f"{n} seeds find" for n in POWER_AT),
+        f"seeds for the margin of {size(power['margin'], kind)}",
+    ]
+    rows = []
+    for c in power["curves"]:
+        found = dict(zip(power["seeds"], c["detectable"]))
+        enough = str(c["enough"] or f"more than {power['seeds'][-1]}")
+        rows.append([c["name"], str(c["seeds"]), *(size(found[n], kind) for n in POWER_AT), enough])
+    return head, rows
+
+
 def forgetting_table(results: Json) -> Table:
     """Bits per byte of every model of every arm by language, and the change against the arm's first model."""
     languages = list(dict.fromkeys(r["language"] for r in results["forgetting"]))
@@ -173,6 +199,7 @@ SECTIONS: tuple[tuple[str, Callable[[Json], Table]], ...] = (
     ("Claims", claims_table),
     ("Arms", arms_table),
     ("Effects of every level", effects_table),
+    ("What more seeds would find", power_table),
     ("Forgetting", forgetting_table),
     ("Bits per byte by source, last model", sources_table),
 )

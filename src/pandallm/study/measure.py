@@ -40,20 +40,40 @@ class Run:
 
     def measure(self, metric: Mapping[str, Any]) -> Measured | None:
         """A metric's units in the order of their names; None where this arm has no such model or text."""
-        model = self._arm["models"][-1] if metric["model"] == "last" else metric["model"]
+        model = self._model(metric)
         return self.accuracy(metric, model) if metric["kind"] == "accuracy" else self.bits(metric, model)
+
+    def floors(self, metric: Mapping[str, Any]) -> dict[str, float] | None:
+        """What an accuracy is to be held against: {"chance", "constant": accuracy of the best answer that never changes, "unparsed": share
+        of rows without an answer}; None for other metrics, and where nothing was asked."""
+        rows = self._asked(metric, self._model(metric)) if metric["kind"] == "accuracy" else []
+        if not rows:
+            return None
+        answers = np.bincount([row["answer"] for row in rows])
+        return {
+            "chance": float(np.mean([1 / row["options"] for row in rows])),
+            "constant": float(answers.max() / len(rows)),
+            "unparsed": float(np.mean([row["choice"] is None for row in rows])),
+        }
+
+    def _model(self, metric: Mapping[str, Any]) -> str:
+        return str(self._arm["models"][-1] if metric["model"] == "last" else metric["model"])
+
+    def _asked(self, metric: Mapping[str, Any], model: str) -> list[dict[str, Any]]:
+        """The rows that an accuracy counts."""
+        return [
+            row
+            for row in self._rows(model, metric["method"])
+            if row["task"] in metric["tasks"]
+            and (metric["prompts"] == "all" or row["prompt"] in metric["prompts"])
+            and (metric["group"] is None or row["group"] == metric["group"])
+        ]
 
     def accuracy(self, metric: Mapping[str, Any], model: str) -> Measured | None:
         """Per question: the share of prompts under which the model was right."""
         right: dict[Unit, list[bool]] = {}
         clusters: dict[Unit, Unit] = {}
-        for row in self._rows(model, metric["method"]):
-            if row["task"] not in metric["tasks"]:
-                continue
-            if metric["prompts"] != "all" and row["prompt"] not in metric["prompts"]:
-                continue
-            if metric["group"] is not None and row["group"] != metric["group"]:
-                continue
+        for row in self._asked(metric, model):
             unit = (row["task"], row["id"])
             right.setdefault(unit, []).append(row["correct"])
             clusters[unit] = (row["task"], row["cluster"])
@@ -89,7 +109,8 @@ class Run:
         import pyarrow.parquet as pq
 
         if (model, method) not in self._tables:
-            columns = ["task", "prompt", "shots", "chat", "order", "id", "cluster", "group", "correct"]
+            columns = ["task", "prompt", "shots", "chat", "order", "id", "cluster", "group"]
+            columns += ["options", "answer", "choice", "correct"]
             chosen = [("model", "==", model), ("method", "==", method)]
             table = pq.read_table(self._folder / "rows.parquet", columns=columns, filters=chosen)
             self._tables[model, method] = [

@@ -14,9 +14,11 @@ from pandallm.errors import BadInput
 from pandallm.stats.paired import holm
 from pandallm.stats.seeds import SeedEffect, SeedPair, seed_effect
 from pandallm.store import read_json, write_json
+from pandallm.study.budgets import budgets
 from pandallm.study.effects import Sides, least_squares, mean_of_pairs, pairs_of
 from pandallm.study.folder import STUDY, outcome
 from pandallm.study.measure import Measured, Run, common, rounded
+from pandallm.study.power import power_curves
 
 RESULTS = "results.json"
 Json = dict[str, Any]
@@ -73,7 +75,7 @@ class _Study:
         return self.folder / "arms" / f"{arm['name']}-seed{seed}"
 
     def results(self) -> Json:
-        contrasts = self._contrasts()
+        contrasts, effects = self._contrasts(), self._effects()
         states = [o["state"] for by_seed in self.outcomes.values() for o in by_seed.values()]
         return {
             **{k: self.study[k] for k in ("name", "description", "recipe", "confidence", "margin", "seeds", "factors")},
@@ -89,17 +91,27 @@ class _Study:
                     "levels": arm["levels"],
                     "runs": [{"seed": seed, **o} for seed, o in self.outcomes[arm["name"]].items()],
                     "values": {metric: self._value(arm["name"], metric) for metric in self.study["metrics"]},
+                    "floors": {metric: self._floors(arm["name"], metric) for metric in self.study["metrics"]},
                 }
                 for arm in self.arms
             ],
             "contrasts": contrasts,
-            "effects": self._effects(),
+            "effects": effects,
+            "power": self._power(contrasts, effects),
             "doses": self._doses(),
             "bits_per_byte": self._bits(),
             "forgetting": self._forgetting(),
+            **budgets(self._first_runs()),
             "notes": list(self.notes),
             "made": self._made(),
         }
+
+    def _first_runs(self) -> dict[str, tuple[int, Path]]:
+        """Each arm's first finished run: its seed and folder."""
+        found: dict[str, tuple[int, Path]] = {}
+        for arm, seed in self.runs:
+            found.setdefault(arm, (seed, self._run_folder({"name": arm}, seed)))
+        return found
 
     def _made(self) -> Json:
         """Where and with what the finished runs were made, and what sharing saved: seconds of all their stages, made once and in every run."""
@@ -125,6 +137,12 @@ class _Study:
     def _value(self, arm: str, metric: str) -> Json:
         by_seed = {s: m.value for s in self.seeds if (m := self.measured(arm, s, metric)) is not None}
         return self._mean(by_seed)
+
+    def _floors(self, arm: str, metric: str) -> Json | None:
+        """What an accuracy is to be held against, mean over seeds: chance, best constant answer, share without an answer."""
+        found = [r.floors(self.study["metrics"][metric]) for (name, _), r in self.runs.items() if name == arm]
+        told = [f for f in found if f is not None]
+        return {key: rounded(float(np.mean([f[key] for f in told]))) for key in told[0]} if told else None
 
     def _mean(self, by_seed: Mapping[int, float]) -> Json:
         """Mean over seeds with Student's t interval; none with fewer than two seeds."""
@@ -196,6 +214,15 @@ class _Study:
                 row["p_holm"] = rounded(p)
             rows += [row for row, _ in found]
         return rows
+
+    def _power(self, contrasts: Sequence[Json], effects: Sequence[Json]) -> Json:
+        """Power curves of the claims on the primary metric, of every level's effect on it where none is claimed."""
+        primary = self.study["primary"]
+        rows = [(c["name"], c) for c in contrasts if c["metric"] == primary]
+        rows = rows or [(f"{e['factor']}: {e['level']}", e) for e in effects if e["metric"] == primary]
+        compared = [(name, row, self._compare(row["a"], row["b"], primary)[1]) for name, row in rows]
+        margin = self.study["margin"][self.study["metrics"][primary]["kind"]]
+        return power_curves(compared, primary, margin, self.study["confidence"])
 
     def _doses(self) -> list[Json]:
         """Every metric at every level of every factor: each seed's mean over the arms of the level, where all of them are there."""
