@@ -117,9 +117,10 @@ def report(
     """
     from pandallm.report.write import write_report
 
-    if out is not None and (out.is_dir() or out.suffix == ".json"):
-        what = "is a folder" if out.is_dir() else "is where numbers go"
-        raise BadInput(f"--out {out} {what}; name the page to write, such as {out.with_name('runs.html')}.")
+    if out is not None and out.is_dir():
+        raise BadInput(f"--out {out} is a folder; name the page to write, such as {out / 'runs.html'}.")
+    if out is not None and out.suffix == ".json":
+        raise BadInput(f"--out {out} is where numbers go; name the page to write, such as {out.with_suffix('.html')}.")
     if len(folders) == 1:
         page = write_report(folders[0], out, text=not no_text)
         print(json.dumps({"page": str(page)}, ensure_ascii=False) if json_ else page)

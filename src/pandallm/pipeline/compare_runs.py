@@ -84,7 +84,7 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
     names = []
     for own in parts:
         length = next(n for n in range(1, len(own) + 1) if sum(p[-n:] == own[-n:] for p in parts) == 1)
-        names.append("/".join(own[-length:]))
+        names.append(Path(*own[-length:]).as_posix())
     return names
 
 

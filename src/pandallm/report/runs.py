@@ -17,7 +17,7 @@ from pandallm import __version__
 from pandallm.report import charts
 from pandallm.report.compare import Scale, _cell_heading, _verdict
 from pandallm.report.run import Run, interval_includes_chance
-from pandallm.report.runs_charts import MAX_LINES, curves_of, over_tokens, overlay_chart, thinned
+from pandallm.report.runs_charts import MAX_LINES, changes_chart, curves_of, over_tokens, overlay_chart, thinned
 from pandallm.report.runs_text import text
 from pandallm.report.text import LANGUAGES, asked_how, count, duration, language_name, p_value, percent, signed
 from pandallm.report.write import both, figure
@@ -140,13 +140,13 @@ def _groups(table: Sequence[Json]) -> list[Json]:
 def _changes(bits: Sequence[Json], names: Sequence[str], confidence: str) -> Markup:
     """Changes of whole languages against the first run, drawn."""
     rows = [
-        {"a": names[0], "b": name, "language": line["language"], **change}
+        {"run": name, "language": line["language"], **change}
         for line in bits
         if line["corpus"] == "all"
         for name, change in zip(names, line["changes"])
         if change
     ]
-    return _figure(partial(charts.change_chart, rows), "bits_caption", a=names[0], confidence=confidence)
+    return _figure(partial(changes_chart, rows, names), "bits_caption", a=names[0], confidence=confidence)
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[Markup]:

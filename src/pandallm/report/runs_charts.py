@@ -1,12 +1,22 @@
-"""Loss curves of several runs in one picture, drawn to static SVG as the other charts are."""
+"""Curves and changes of several runs in one picture, drawn to static SVG as the other charts are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
-from pandallm.report.charts import LINE_POINTS, PALETTE, Points, _clean, _svg, trained_tokens
-from pandallm.report.text import text
+from pandallm.report.charts import (
+    LINE_POINTS,
+    PALETTE,
+    Points,
+    _clean,
+    _interval_x,
+    _rows_height,
+    _rules,
+    _svg,
+    trained_tokens,
+)
+from pandallm.report.text import language_name, text
 
 Json = Mapping[str, Any]
 #: A run's name, its lines, and step -> trained tokens (empty where its lines do not tell them).
@@ -67,6 +77,44 @@ def overlay_chart(curves: Sequence[Curve], key: str, axis: str, language: str) -
         )
     )
     return _svg(chart, height=240)
+
+
+def changes_chart(changes: Sequence[Json], names: Sequence[str], language: str) -> str:
+    """Change of bits per byte against the first run (`run`, `language`, `change`, `low`, `high`): a line per language, a colour per run.
+
+    `names`: all runs, so that a run has its colour of the curves. Empty without changes.
+    """
+    points = [
+        {
+            "row": _clean(language_name(str(c["language"]), language)),
+            "name": _clean(c["run"]),
+            "value": 100 * c["change"],
+            "low": None if c["low"] is None else 100 * c["low"],
+            "high": None if c["high"] is None else 100 * c["high"],
+        }
+        for c in changes
+    ]
+    if not points:
+        return ""
+    rows = list(dict.fromkeys(p["row"] for p in points))
+    shown = [_clean(n) for n in names if any(c["run"] == n for c in changes)]
+    colours = [COLOURS[i % len(COLOURS)] for i, n in enumerate(names) if any(c["run"] == n for c in changes)]
+    x = alt.X("value:Q", title=text("axis_change", language), scale=alt.Scale(zero=True))
+    y = alt.Y("row:N", title=None, scale=alt.Scale(domain=rows, paddingInner=0.25, paddingOuter=0.12))
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=190, symbolOpacity=1)
+    base = alt.Chart(alt.Data(values=points)).encode(
+        y=y,
+        yOffset=alt.YOffset("name:N", scale=alt.Scale(domain=shown)),
+        color=alt.Color("name:N", scale=alt.Scale(domain=shown, range=colours), legend=legend),
+    )
+    layers = [
+        *_rules([0.0], [1, 0]),
+        base.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        .mark_rule(size=2)
+        .encode(x=_interval_x("low", x), x2="high:Q"),
+        base.mark_point(size=60, filled=True, opacity=1).encode(x=x),
+    ]
+    return _svg(alt.layer(*layers), height=_rows_height(points, rows), labels=rows)
 
 
 def thinned(lines: Sequence[Json], runs: int) -> int:
