@@ -8,7 +8,16 @@ import pytest
 
 from pandallm.report.study import render_study
 from pandallm.report.study_charts import dose_chart, forest_chart, power_chart
-from pandallm.report.study_text import claim_sentences, effect, power_table, size, study_latex, study_markdown, value
+from pandallm.report.study_text import (
+    claim_sentences,
+    effect,
+    flops,
+    power_table,
+    size,
+    study_latex,
+    study_markdown,
+    value,
+)
 from pandallm.report.study_words import TEXT
 from pandallm.study.results import compute_results
 from tests.study.fake import contrast, fake_study
@@ -64,7 +73,9 @@ def test_the_page_is_one_file_with_everything_and_nothing_from_the_data_as_marku
     assert page.count("<script>") == 1, "the page's own"
     assert "&lt;script&gt;alert" in page
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
-    assert page.count("<svg") == 2 * (2 + 2 + 1 + 1), "two forests, two doses, power, a frontier, each in two languages"
+    assert page.count("<svg") == 2 * (2 + 2 + 1 + 1 + 3), (
+        "two forests, two doses, power, a frontier, three mixes, each in two languages"
+    )
     assert "on abacus, 2 cores. Stages that several runs need were made once: 7.5 of 14.0 minutes of work." in page
     assert "dose-10, seed 4: it broke" in page
     assert 'class="good"' in page
@@ -87,6 +98,27 @@ def test_every_seed_is_drawn(results: dict) -> None:
     assert dose_chart(rows[:1], "accuracy", "en") == ""
     assert forest_chart([], True, "en") == ""
     assert forest_chart([{"label": "x", "effect": None, "low": None, "high": None, "by_seed": {}}], True, "en") == ""
+
+
+def test_budget_mix_and_data_stand_on_the_page_and_in_the_table(results: dict) -> None:
+    page, text = render_study(results), study_markdown(results)
+    assert (
+        '<td class="num">1,000</td><td class="num">900</td><td class="num">2 kB</td><td class="num">1.00</td>' in page
+    )
+    assert '<td class="num">3 GFLOP</td>' in page
+    assert '<td class="num">66.7%</td><td class="num">50.0%</td>' in page
+    assert "duplicate 10" in page
+    assert f"<small>25.0 · {value(results['arms'][0]['floors']['facts']['constant'], 'accuracy')} · 0.0</small>" in page
+    assert "| dose-10 | tuned | chinese | 10 | 1,000 | 900 | 3 kB | 1.50 | 3 GFLOP | 0.5 |" in text
+    assert [flops(f) for f in (None, 12.0, 1.2e12, 3.456e20)] == ["–", "12 FLOP", "1.2 TFLOP", "346 EFLOP"]
+
+
+def test_an_interval_is_drawn_within_what_an_accuracy_can_be() -> None:
+    rows = [{"level": n, "mean": 0.9, "low": -2.0, "high": 3.0, "by_seed": {"1": 0.9, "2": 0.8}} for n in ("a", "b")]
+    drawn = dose_chart(rows, "accuracy", "en")
+    assert ">100</text>" in drawn
+    assert ">150</text>" not in drawn
+    assert ">−50</text>" not in drawn
 
 
 def test_power_has_a_line_and_a_dot_where_the_study_stands_and_a_table(results: dict) -> None:

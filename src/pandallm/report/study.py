@@ -11,16 +11,19 @@ from markupsafe import Markup
 
 from pandallm import __version__
 from pandallm.report import study_text as words
-from pandallm.report.charts import without_schema_checks
+from pandallm.report.charts import mix_chart, without_schema_checks
+from pandallm.report.run import TokenLedger
 from pandallm.report.study_charts import dose_chart, forest_chart, frontier_chart, power_chart
 from pandallm.report.study_words import text
-from pandallm.report.text import p_value
+from pandallm.report.text import LANGUAGES, count, duration, p_value
+from pandallm.report.text import size as bytes_of
 from pandallm.report.write import both, figure
 
 Json = dict[str, Any]
 #: Charts of this many comparisons stay readable.
 MAX_ROWS = 24
 MAX_DOSES = 24
+MAX_MIXES = 12
 
 
 def render_study(results: Json) -> str:
@@ -29,11 +32,18 @@ def render_study(results: Json) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.globals.update(t=bilingual, both=both, side=words.side, kind=partial(_kind, results))
+    environment.globals.update(
+        t=bilingual, both=both, side=words.side, kind=partial(_kind, results), arms_of=partial(_arms, results)
+    )
     environment.filters.update(
         value=words.value,
         effect=words.effect,
         size=words.size,
+        count=count,
+        bytes=bytes_of,
+        flops=words.flops,
+        duration=duration,
+        percent=lambda share: "–" if share is None else f"{100 * share:.1f}%",
         p=lambda p: "–" if p is None else p_value(p),
         range=lambda row, kind: words.interval(row, kind, words.effect),
         span=lambda row, kind: words.interval(row, kind, words.value),
@@ -41,7 +51,7 @@ def render_study(results: Json) -> str:
     script = (assets / "page.js").read_text(encoding="utf-8") + "page.start(() => {});"
     confidence = f"{100 * results['confidence']:g}%"
     with without_schema_checks():
-        forests, doses = _forests(results, confidence), _doses(results)
+        forests, doses, mixes = _forests(results, confidence), _doses(results), _mixes(results)
         power = _figure(partial(power_chart, results["power"], _kind(results, results["primary"])), "power_caption")
         frontier = _figure(partial(frontier_chart, _last_models(results)), "frontier")
     template = environment.from_string((assets / "study.html.j2").read_text(encoding="utf-8"))
@@ -56,6 +66,7 @@ def render_study(results: Json) -> str:
         alpha=f"{1 - results['confidence']:.2g}",
         forests=forests,
         doses=doses,
+        mixes=mixes,
         forgetting=_forgetting(results),
         sources=words.sources_table(results),
         markdown=words.study_markdown(results),
@@ -102,6 +113,28 @@ def _doses(results: Json) -> list[Markup]:
             draw = partial(dose_chart, rows, _kind(results, metric))
             figures.append(_figure(draw, "dose_caption", metric=metric, factor=factor))
     return [figure for figure in figures if figure][:MAX_DOSES]
+
+
+def _mixes(results: Json) -> list[Markup]:
+    """The token mixes of several sources, one chart for all arms that read the same."""
+    figures = []
+    for mix in results["mixes"]:
+        if len(mix["sources"]) > 1 and len(figures) < MAX_MIXES:
+            names = {n: _arms(results, mix["arms"], n) for n in LANGUAGES}
+            ledger = TokenLedger(mix["sources"], {})
+            figures.append(figure(partial(_mix_words, mix["stage"], names), partial(mix_chart, ledger), "mix_caption"))
+    return [figure for figure in figures if figure]
+
+
+def _mix_words(stage: str, arms: dict[str, str], key: str, language: str) -> str:
+    return text(key, language, stage=stage, arms=arms[language])
+
+
+def _arms(results: Json, arms: list[str], language: str | None = None) -> Markup | str:
+    """Names of the arms, or `all arms`."""
+    if len(arms) == len(results["arms"]) > 1:
+        return bilingual("all_arms") if language is None else text("all_arms", language)
+    return ", ".join(arms)
 
 
 def _last_models(results: Json) -> list[Json]:

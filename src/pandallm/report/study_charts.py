@@ -1,5 +1,6 @@
 """Charts of a study: forest plot and dose-response, every seed visible; drawn to static SVG as the others are."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,8 +67,9 @@ def dose_chart(rows: Sequence[Json], kind: str, language: str) -> str:
         {
             "x": at,
             "value": unit * row["mean"],
-            "low": None if row["low"] is None else unit * row["low"],
-            "high": None if row["high"] is None else unit * row["high"],
+            # With two or three seeds an interval may pass what an accuracy can be.
+            "low": None if row["low"] is None else unit * max(0.0, row["low"]),
+            "high": None if row["high"] is None else min(100.0 if kind == "accuracy" else math.inf, unit * row["high"]),
         }
         for at, row in zip(where, rows)
     ]

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pandallm.report.tables import escape_latex, escape_markdown
-from pandallm.report.text import p_value
+from pandallm.report.text import count, p_value
+from pandallm.report.text import size as bytes_of
 
 Json = Mapping[str, Any]
 Table = tuple[list[str], list[list[str]]]
@@ -146,6 +147,35 @@ def effects_table(results: Json) -> Table:
     return head, rows
 
 
+def flops(number: float | None) -> str:
+    """1.2e12 -> `1.2 TFLOP`."""
+    if number is None:
+        return "–"
+    power = 0
+    while abs(number) >= 1000 and power < 7:
+        number, power = number / 1000, power + 1
+    return f"{number:.3g} {'kMGTPEZ'[power - 1] if power else ''}FLOP"
+
+
+def budget_table(results: Json) -> Table:
+    """What each arm read and cost, a line per training stage and one for the whole run."""
+    head = ["arm", "stage", "corpus", "steps", "tokens", "trained tokens", "bytes", "epochs", "FLOPs", "minutes"]
+    rows = [
+        [
+            b["arm"],
+            b["stage"] or "whole run",
+            b["corpus"] or "",
+            *(count(b[key]) for key in ("steps", "tokens", "trained_tokens")),
+            bytes_of(b["bytes"]),
+            "" if b["stage"] is None else "–" if b["epochs"] is None else f"{b['epochs']:.2f}",
+            flops(b["flops"]),
+            f"{b['seconds'] / 60:.1f}",
+        ]
+        for b in results["budgets"]
+    ]
+    return head, rows
+
+
 #: Numbers of seeds of the power table.
 POWER_AT = (3, 5, 10, 20)
 
@@ -198,6 +228,7 @@ def sources_table(results: Json) -> Table:
 SECTIONS: tuple[tuple[str, Callable[[Json], Table]], ...] = (
     ("Claims", claims_table),
     ("Arms", arms_table),
+    ("What each arm read and cost", budget_table),
     ("Effects of every level", effects_table),
     ("What more seeds would find", power_table),
     ("Forgetting", forgetting_table),
