@@ -7,6 +7,7 @@ import pytest
 
 from pandallm.evaluate.spec import CompareSpec
 from pandallm.pipeline.compare import compare_folders
+from pandallm.pipeline.compare_runs import report_runs
 from pandallm.report.answers import render
 from pandallm.report.study import render_study
 from pandallm.report.write import write_report
@@ -14,10 +15,11 @@ from pandallm.study.results import compute_results
 from tests.browser.conftest import Browser, require
 from tests.evaluate.compare_example import write_models
 from tests.report.example_run import write_example_run
+from tests.report.example_runs import write_finished_run
 from tests.report.test_answers import example
 from tests.study.fake import fake_study
 
-KINDS = ("report", "answers", "compare", "study")
+KINDS = ("report", "runs", "answers", "compare", "study")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,12 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     path = folder / "page.html"
     if request.param == "report":
         write_report(write_example_run(folder / "run", steps=8), path)
+    elif request.param == "runs":
+        runs = [
+            write_finished_run(folder / f"kite-seed{k}", lambda i, k=k: i % (k + 1) > 0, seed=k, bits=1 + k / 10)
+            for k in (1, 2, 3)
+        ]
+        report_runs(runs, path)
     elif request.param == "answers":
         path.write_text(render(*example(["m-one", "m-two"], judged=True)), encoding="utf-8")
     elif request.param == "compare":
