@@ -31,3 +31,11 @@ def test_the_page_shows_the_prediction_only_where_there_is_one(tmp_path: Path) -
     assert "Predicted and actual" in page
     assert "1.25 GiB" in page
     assert '<td class="num bad"><span data-l="en">2 min 5 s</span>' in page
+
+
+def test_where_no_time_was_predicted_dashes_stand_and_nothing_is_judged(tmp_path: Path) -> None:
+    write_example_run(tmp_path)
+    predicted = {**ROW["predicted"], "seconds": None, "seconds_low": None, "seconds_high": None}  # type: ignore[dict-item]
+    write_json(tmp_path / "plan.json", {"stages": [{**ROW, "predicted": predicted, "within": None}]})
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert '<td class="range">–</td><td class="num"><span data-l="en">2 min 5 s</span>' in page

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from pandallm.errors import BadInput, Interrupted
 from pandallm.model.folder import load_model, save_model
-from pandallm.train.method import check_sharding
+from pandallm.train.layout import check_sharding
 from pandallm.train.spec import LoraMethod, OptimizerSpec
 from tests.train.tiny import AfterSteps, count_steps, metrics, tiny_spec, weights
 

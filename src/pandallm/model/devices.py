@@ -21,18 +21,32 @@ class DeviceSpec(Spec):
     usd_per_hour: float | None = Field(None, ge=0)
 
 
-def devices(file: Path | None = None) -> dict[str, DeviceSpec]:
-    """The shipped devices by name, and those of `file` (YAML of the same form), which go before them.
+#: Further devices of whoever uses this store: read by every plan and run where the file is there.
+OWN_DEVICES = "devices.yaml"
+
+
+class UnknownGpu(BadInput):
+    """This machine's GPU is in no table of devices."""
+
+
+def devices(file: Path | None = None, store: Path | None = None) -> dict[str, DeviceSpec]:
+    """The shipped devices by name; those of OWN_DEVICES in the folder `store` and of `file` (YAML of the same form) go before them.
 
     Raises BadInput for a file that is missing or not such a table.
     """
     text = (resources.files("pandallm.model") / "devices.yaml").read_text(encoding="utf-8")
     table = _parse(text, "devices.yaml")
-    if file is not None:
-        if not file.is_file():
-            raise BadInput(f"Device table {file} does not exist.")
-        table |= _parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
+    own = [store / OWN_DEVICES] if store is not None and (store / OWN_DEVICES).is_file() else []
+    for given in [*own, *([file] if file is not None else [])]:
+        if not given.is_file():
+            raise BadInput(f"Device table {given} does not exist.")
+        table |= _parse(given.read_text(encoding="utf-8", errors="replace"), str(given))
     return table
+
+
+def own_line(name: str) -> str:
+    """What to write into a table of one's own for a device of this name."""
+    return f'"{name}": {{bf16_tflops: .., fp32_tflops: .., memory_gb: .., bandwidth_gb_s: ..}}'
 
 
 def _parse(text: str, where: str) -> dict[str, DeviceSpec]:
@@ -54,7 +68,12 @@ def _parse(text: str, where: str) -> dict[str, DeviceSpec]:
 
 
 def device_of_gpu(name: str, table: dict[str, DeviceSpec]) -> str | None:
-    """The table's name of a GPU that its driver calls `NVIDIA A100-SXM4-80GB`; the smallest of several sizes where it says none."""
+    """The table's name of a GPU that its driver calls `NVIDIA A100-SXM4-80GB`; the smallest of several sizes where it says none.
+
+    An entry of the driver's very name goes first. None where the table has none of it.
+    """
+    if exact := next((known for known in table if known.upper() == name.upper()), None):
+        return exact
     words = re.split(r"[\s-]+", name.upper().replace("RTX ", "RTX"))
     known = sorted((k for k in table if k.upper().split("-")[0] in words), key=lambda k: table[k].memory_gb)
     sized = [k for k in known if f"{k.upper().rpartition('-')[2]}B" in words]

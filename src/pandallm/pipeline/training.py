@@ -132,7 +132,7 @@ def local_processes(runtime: RuntimeSpec) -> int:
 
 def check_processes(runtime: RuntimeSpec, plans: Mapping[str, TrainSpec]) -> None:
     """Raise BadInput where the stages cannot be trained on the processes that are asked for, before anything is built."""
-    from pandallm.train.method import check_sharding
+    from pandallm.train.layout import check_sharding
     from pandallm.train.world import world_size
 
     processes = ranks if (ranks := world_size()) > 1 else local_processes(runtime)

@@ -134,7 +134,8 @@ class _Stage:
         from pandallm.train.fit import check_finite, check_fit, check_ranks
         from pandallm.train.forward import Forward
         from pandallm.train.groups import group_packs
-        from pandallm.train.method import check_sharding, prepare_method
+        from pandallm.train.layout import check_sharding
+        from pandallm.train.method import prepare_method
         from pandallm.train.optimizers import make_optimizer
         from pandallm.train.recompute import set_checkpointing
         from pandallm.train.sharding import choose_sharding, in_turns, make_mesh, shard, split_groups, stored_weights
@@ -149,7 +150,7 @@ class _Stage:
         sharding = "replicate"
         if world.size > 1:
             weights = stored_weights(start)
-            sharding = choose_sharding(wanted, weights, weights if spec.method.kind == "full" else 0, world)
+            sharding = choose_sharding(wanted, spec, weights, world)
             check_sharding(spec, sharding)
             check_variant_sharding(variant, sharding)
         mesh = make_mesh(world, sharding)

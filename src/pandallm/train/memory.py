@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from pandallm.errors import PandaError
-from pandallm.train.sharding import TRAINED_BYTES, WEIGHT_BYTES, stored_weights
+from pandallm.train.layout import TRAINED_BYTES, WEIGHT_BYTES
+from pandallm.train.sharding import stored_weights
 from pandallm.train.world import World, is_sharded
 
 _GIB = 2**30

@@ -79,18 +79,6 @@ def check_method(spec: TrainSpec) -> None:
             raise BadInput(f'method.kind: {kind} needs the package {package}: `pip install "pandallm[{kind}]"`.')
 
 
-def check_sharding(spec: TrainSpec, sharding: str) -> None:
-    """Raise BadInput for what needs whole tensors on every rank where `sharding` cuts them."""
-    if sharding == "replicate":
-        return
-    if isinstance(spec.method, LoraMethod) and spec.method.kind == "qlora":
-        raise BadInput(f"method.kind: qlora does not work with runtime.sharding: {sharding}; use replicate.")
-    if spec.optimizer.kind in ("adamw8bit", "muon"):
-        raise BadInput(
-            f"optimizer.kind: {spec.optimizer.kind} needs whole matrices, runtime.sharding: {sharding} cuts them; use replicate or adamw."
-        )
-
-
 def prepare_method(model: Any, spec: TrainSpec, start: Path, *, seed: int) -> Method:
     """Freeze and put in place what `spec.method`, `trainable` and `freeze` say. Called before the optimizer and any sharding.
 

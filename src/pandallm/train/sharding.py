@@ -12,31 +12,28 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from pandallm.errors import BadInput
+from pandallm.train.layout import KINDS, auto_sharding
+from pandallm.train.spec import TrainSpec
 from pandallm.train.world import World, is_sharded
 
-#: What `runtime.sharding` may say besides auto, the least parts first.
-KINDS = ("replicate", "shard_gradients", "shard_all", "hybrid")
-#: float32 weights, and a gradient with two moments of everything trained: bytes of a number.
-WEIGHT_BYTES, TRAINED_BYTES = 4, 12
 #: Whole models of all ranks of a machine may take this share of its memory while they are cut.
 HOST_SHARE = 0.7
 
 
-def choose_sharding(wanted: str, weights: int, trained: int, world: World) -> str:
-    """`auto`: copies where weights, gradients and moments take at most half of the device's memory, then the fewest parts.
+def choose_sharding(wanted: str, spec: TrainSpec, weights: int, world: World) -> str:
+    """`auto` resolved by `auto_sharding` with this rank's memory; copies on a CPU, whose memory all ranks share.
 
-    On a CPU, whose memory all ranks share, `auto` means copies. Every rank calls it, and gets the same.
+    Every rank calls it, and gets the same: what the smallest device needs.
     """
     if world.size == 1:
         return "replicate"
     if wanted != "auto":
         return wanted
-    choice = 0
+    choice = "replicate"
     if world.device.type == "cuda":  # not run on several GPUs yet
-        room = torch.cuda.get_device_properties(world.device).total_memory / 2
-        held, moving = WEIGHT_BYTES * weights, TRAINED_BYTES * trained
-        choice = 0 if held + moving <= room else 1 if held + moving / world.size <= room else 2
-    return KINDS[world.largest(choice)]  # of the smallest device
+        memory = torch.cuda.get_device_properties(world.device).total_memory
+        choice = auto_sharding(spec, weights, world.size, memory)
+    return KINDS[world.largest(KINDS.index(choice))]
 
 
 def stored_weights(start: Path) -> int:

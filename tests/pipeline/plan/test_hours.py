@@ -5,6 +5,7 @@ import pytest
 from pandallm.model.devices import DeviceSpec
 from pandallm.model.shape import ModelShape
 from pandallm.pipeline.plan.hours import Place, rate_key, read_rates, remember_rate, stage_hours
+from pandallm.store import write_json
 from pandallm.train.spec import TrainSpec
 
 SHAPE = ModelShape(4096, 32, 32, 32, 128, 11008, 32000)
@@ -64,3 +65,37 @@ def test_errors_of_tokens_and_rates_add_up_as_factors() -> None:
     wide = stage_hours(place, SHAPE, SPEC, dtype="bfloat16", steps=1, tokens=1, flops=1e15, rates=[], token_error=0.5)
     assert wide.high / wide.hours > 1.6
     assert wide.hours / wide.low == pytest.approx(wide.high / wide.hours)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        '[{"flops_per_second": 1e9, "device": "A100-80G", "threads": null, "dtype": "bfloat16"}]',
+        '[7, {"flops_per_second": "fast"}]',
+        '{"flops_per_second": 1}',
+        "[{broken",
+        b"\xff\xfe",
+    ],
+)
+def test_damaged_rates_are_left_out_with_a_sentence(damage: str | bytes, tmp_path: Path) -> None:
+    file = tmp_path / "rates.json"
+    file.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    notes: list[str] = []
+    assert hours(read_rates(tmp_path, notes)).by == "guess"
+    (note,) = notes
+    assert note.startswith("warning:")
+    assert str(file) in note
+    assert "panda plan --probe" in note
+
+
+def test_a_damaged_line_does_not_cost_the_others(tmp_path: Path) -> None:
+    key = rate_key(Place("A100-80G", 1, A100, "gpu"), SHAPE, SPEC, "bfloat16")
+    good = remember_rate(tmp_path, key, RESULT, flops_per_token=4e10)
+    write_json(tmp_path / "rates.json", [{**good, "shape": {"layers": 2}}, {**good, "tokens_per_step": 0}, good])
+    notes: list[str] = []
+    assert read_rates(tmp_path, notes) == [good]
+    assert "2 of 3 lines" in notes[0]
+    remember_rate(tmp_path, key, RESULT, flops_per_token=4e10)
+    notes.clear()
+    assert len(read_rates(tmp_path, notes)) == 1
+    assert notes == []

@@ -124,6 +124,59 @@ def test_files_are_counted_before_anything_is_built_and_the_packs_say_the_same(t
     assert cached["train pretrain"]["expected_bytes"] > 0
 
 
+def test_after_a_run_everything_is_cached_and_nothing_is_left_to_train(tmp_path: Path) -> None:
+    from pandallm.pipeline.run import Run
+
+    file = str(write_recipe(tmp_path))
+    recipe = load_recipe(file)
+    assert not any(s["cached"] for s in plan_recipe(recipe, on="A100-40G")["stages"])
+    Run(recipe).execute()
+    plan = plan_recipe(recipe, on="A100-40G")
+    assert [s["cached"] for s in plan["stages"]] == [True, True]
+    assert [row["name"] for row in plan["data"] if not row["cached"]] == []
+    assert (plan["total"]["hours"], plan["total"]["steps"], plan["total"]["usd"]) == (0, 0, None)
+    text = "\n".join(plan_lines(plan))
+    assert "pretrain (in the store): 12 steps" in text
+    assert "cached    train pretrain" in text
+    assert text.endswith("Every training stage is in the store.")
+    changed = plan_recipe(load_recipe(file, ["stages.instruct.optimizer.lr=0.01"]), on="A100-40G")
+    assert [s["cached"] for s in changed["stages"]] == [True, False]
+    assert changed["total"]["steps"] == changed["stages"][1]["steps"]
+
+
+def test_disk_counts_cleaned_corpora(empty: list[str], tmp_path: Path) -> None:
+    """By the ledger once they are built, by their files before, by what the recipe expects without files."""
+    by_name = {r["name"]: r for r in plan_recipe(shipped("panda-7b", empty), on="16xA100-80G")["data"]}
+    expected = 1_043_224 * 1500 + 2_430_000 * 3600 + 1_425_000 * 1000 + 4_120_000 * 900 + 5_160_000 * 210
+    assert by_name["clean chinese"]["expected_bytes"] == pytest.approx(0.45 * expected)
+    gone = "corpora.chinese.sources.wiki2019zh.expected=null"
+    unknown = plan_recipe(
+        shipped(
+            "panda-7b", empty, gone, "stages.pretrain={from: base, corpus: chinese, steps: 10, optimizer: {lr: 1e-5}}"
+        ),
+        on="16xA100-80G",
+    )
+    row = next(r for r in unknown["data"] if r["name"] == "clean chinese")
+    assert row["expected_bytes"] is None
+    assert "will run  clean chinese (size not known)" in "\n".join(plan_lines(unknown))
+    assert "and what clean chinese takes" in plan_lines(unknown)[-1]
+
+    from pandallm.pipeline.data import build_data
+
+    recipe = load_recipe(str(write_recipe(tmp_path / "own")))
+    before = {r["name"]: r for r in plan_recipe(recipe, on="A100-40G")["data"]}
+    raw = sum((tmp_path / "own" / "raw" / f).stat().st_size for f in ("wiki.jsonl", "news.jsonl"))
+    assert before["clean texts"]["expected_bytes"] == pytest.approx(0.45 * raw, rel=0.05)
+    build_data(recipe)
+    plan = plan_recipe(recipe, on="A100-40G")
+    after = {r["name"]: r for r in plan["data"]}
+    assert after["clean texts"]["expected_bytes"] is None
+    assert after["clean texts"]["bytes"] > 0
+    under_way = max(s["disk_bytes"]["checkpoints"] for s in plan["stages"])
+    kept = sum(r["bytes"] or r["expected_bytes"] or 0 for r in plan["data"])
+    assert plan["total"]["disk_bytes"] == round(kept + under_way)
+
+
 @pytest.mark.parametrize("dataset", ["{id: nobody/nothing, files: '*.jsonl'}", "nobody/nothing"])
 def test_no_connection_is_opened(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pandallm.errors import BadInput
-from pandallm.store import read_json, read_jsonl
+from pandallm.store import read_jsonl
 
 if TYPE_CHECKING:
+    from pandallm.pipeline.plan.hours import Place
     from pandallm.pipeline.run import Run
     from pandallm.train.spec import TrainSpec
 
@@ -20,55 +21,83 @@ def predict_stage(run: "Run", spec: "TrainSpec", packs: Path, start: Path, proce
     """What the plan says of a stage whose packs and start are ready; None for a model whose sizes are not known.
 
     {"steps", "tokens", "trained_tokens", "flops", "seconds", "seconds_low", "seconds_high" (of the steps alone), "by" (how the
-    rate is known), "peak_memory_gib" (of one process), "device"}.
+    rate is known), "peak_memory_gib" (of one process), "device"}. On a GPU that no table lists, seconds and `by` are None, and the
+    run's progress says how to add it.
     """
-    from pandallm.model.devices import devices
-    from pandallm.model.shape import shape_of_config
+    from pandallm.model.devices import UnknownGpu, devices
+    from pandallm.pipeline.plan.base import stage_shape
     from pandallm.pipeline.plan.fit import fit_stage
     from pandallm.pipeline.plan.hours import read_rates, stage_hours
     from pandallm.pipeline.plan.recipe import this_machine, training_flops
     from pandallm.pipeline.plan.tokens import tokens_of_packs
 
+    recipe, store = run.recipe, run.store.root
     try:
-        shape = shape_of_config(read_json(start / "config.json"), str(start))
+        shape = stage_shape(recipe.base, start)
     except BadInput:
         return None
     tokens = tokens_of_packs(packs)
-    place = this_machine(run.recipe, devices(), processes)
-    dtype = spec.dtype
     flops = training_flops(shape, spec, tokens)
-    fit = fit_stage(
-        shape,
-        spec,
-        dtype=dtype,
-        tokens=tokens,
-        sharding=run.recipe.runtime.sharding,
-        place=place,
-    )
-    hours = stage_hours(
-        place,
-        shape,
-        spec,
-        dtype=dtype,
-        steps=tokens.steps,
-        tokens=tokens.tokens,
-        flops=flops,
-        rates=read_rates(run.store.root),
-        sharding=fit.chosen.sharding,
-    )
-    seconds = hours.seconds_per_step * tokens.steps
-    return {
+    said: list[str] = []
+    known = True
+    try:
+        place = this_machine(recipe, devices(store=store), store, processes)
+    except BadInput as e:  # a GPU that no table lists, or a table that cannot be read: no reason not to train
+        known = False
+        said.append(str(e) if isinstance(e, UnknownGpu) else f"No hours are predicted: {e}")
+        place = _this_gpu(recipe.runtime.device, processes)
+    fit = fit_stage(shape, spec, dtype=spec.dtype, tokens=tokens, sharding=recipe.runtime.sharding, place=place)
+    predicted: Json = {
         "steps": tokens.steps,
         "tokens": round(tokens.tokens),
         "trained_tokens": round(tokens.trained_tokens),
         "flops": flops,
-        "seconds": round(seconds, 2),
-        "seconds_low": round(seconds * hours.low / hours.hours, 2),
-        "seconds_high": round(seconds * hours.high / hours.hours, 2),
-        "by": hours.by,
+        "seconds": None,
+        "seconds_low": None,
+        "seconds_high": None,
+        "by": None,
         "peak_memory_gib": round(fit.chosen.memory.peak / 2**30, 3),
         "device": place.label,
     }
+    if known:
+        hours = stage_hours(
+            place,
+            shape,
+            spec,
+            dtype=spec.dtype,
+            steps=tokens.steps,
+            tokens=tokens.tokens,
+            flops=flops,
+            rates=read_rates(store, said),
+            sharding=fit.chosen.sharding,
+        )
+        seconds = hours.seconds_per_step * tokens.steps
+        predicted |= {
+            "seconds": round(seconds, 2),
+            "seconds_low": round(seconds * hours.low / hours.hours, 2),
+            "seconds_high": round(seconds * hours.high / hours.hours, 2),
+            "by": hours.by,
+        }
+    for sentence in said:
+        run.progress.say(sentence)
+    return predicted
+
+
+def _this_gpu(device: str, processes: int) -> "Place":
+    """The GPU that trains, by its name and memory alone; this machine's processor where there is none."""
+    import torch
+
+    from pandallm.model.devices import DeviceSpec
+    from pandallm.model.folder import resolve_device
+    from pandallm.pipeline.plan.hours import Place, this_cpu
+
+    resolved = resolve_device(device)
+    if resolved == "cpu":
+        return this_cpu(None)
+    facts = torch.cuda.get_device_properties(torch.device(resolved))
+    # Rates are not known, and nobody asks for them.
+    spec = DeviceSpec(bf16_tflops=1, fp32_tflops=1, memory_gb=facts.total_memory / 1e9, bandwidth_gb_s=1)
+    return Place(facts.name, processes, spec, "gpu")
 
 
 def compared(stages: Sequence[Mapping[str, Any]], folder: Path) -> list[Json]:
@@ -76,7 +105,8 @@ def compared(stages: Sequence[Mapping[str, Any]], folder: Path) -> list[Json]:
 
     folder: of the run, for `metrics/STAGE.jsonl`. Returns [{"stage", "predicted": as `predict_stage`, "actual": {"steps", "tokens",
     "trained_tokens", "seconds" (of the steps, over all kills and resumes), "peak_memory_gib" (of the process, data stages before it
-    included)}, "ratio": actual by predicted of "tokens" and "seconds", "within": whether the seconds lie in the predicted interval}].
+    included)}, "ratio": actual by predicted of "tokens" and "seconds", "within": whether the seconds lie in the predicted interval,
+    None where none were predicted or measured}].
     """
     found = []
     for stage in stages:
@@ -91,7 +121,8 @@ def compared(stages: Sequence[Mapping[str, Any]], folder: Path) -> list[Json]:
             "tokens": round(facts["tokens"] / predicted["tokens"], 4) if predicted["tokens"] else None,
             "seconds": round(seconds / predicted["seconds"], 4) if seconds and predicted["seconds"] else None,
         }
-        within = seconds is not None and predicted["seconds_low"] <= seconds <= predicted["seconds_high"]
+        known = seconds is not None and predicted["seconds"] is not None
+        within = predicted["seconds_low"] <= seconds <= predicted["seconds_high"] if known else None
         found.append(
             {
                 "stage": name,

@@ -14,6 +14,7 @@ from pandallm.pipeline.plan.memory import (
     stage_memory,
 )
 from pandallm.pipeline.plan.tokens import StageTokens
+from pandallm.train.layout import auto_sharding, may_shard
 from pandallm.train.spec import TrainSpec
 
 #: Cost of a step by gradient checkpointing, without it being 1: the layers' forward again on top of forward and backward; of it only
@@ -106,9 +107,9 @@ def fit_stage(
     sharding: str,
     place: Place,
 ) -> Fit:
-    """Every sharding with and without gradient checkpointing on the devices of `place`.
+    """Every sharding that the stage can train with, with and without gradient checkpointing, on the devices of `place`.
 
-    sharding `auto` stands for the cheapest that fits with the stage's own checkpointing.
+    sharding: of the recipe; `auto` stands for what a run takes on such devices.
     """
     room = place.memory_bytes() * (GPU_SHARE if place.kind == "gpu" else 1.0)
 
@@ -134,33 +135,32 @@ def fit_stage(
         return Choice(sharding, checkpointing, limit, memory, memory.peak <= room, cost)
 
     gpus = place.count
-    kinds = ["replicate"] if gpus == 1 else [s for s in SHARDINGS if s != "hybrid" or gpus > place.per_node]
+    if sharding == "auto":
+        copies = place.kind == "cpu"
+        sharding = "replicate" if copies else auto_sharding(spec, shape.parameters, gpus, place.memory_bytes())
+    if gpus == 1:
+        sharding = "replicate"
+    elif sharding == "hybrid" and gpus <= place.per_node:
+        sharding = "shard_all"
+    kinds = ["replicate"]
+    if gpus > 1 and may_shard(spec):
+        kinds = [s for s in SHARDINGS if s != "hybrid" or gpus > place.per_node]
     limits = [spec.micro_batch_tokens]
     if spec.micro_batch_tokens > spec.sequence_length:
         limits.append(spec.sequence_length)
     ways: tuple[bool | str, ...] = (False, "selective", True)
     table = [choice(s, c, limit, gpus) for limit in limits for s in kinds for c in ways]
-    own = [
-        c
-        for c in table
-        if c.gradient_checkpointing == spec.gradient_checkpointing and c.micro_batch_tokens == limits[0]
-    ]
-    wanted = sharding if sharding in kinds else "replicate" if gpus == 1 else None
-    if wanted is None or sharding == "auto":
-        fitting = [c for c in own if c.fits] or own
-        chosen = min(fitting, key=lambda c: (not c.fits, c.cost if c.fits else c.memory.peak))
-    else:
-        chosen = next(c for c in own if c.sharding == wanted)
+    # Of its own: `kinds` lacks a sharding that training will refuse.
+    chosen = choice(sharding, spec.gradient_checkpointing, limits[0], gpus)
     fitting = [c for c in table if c.fits]
-    if (
-        chosen.fits and gpus > 1
-    ):  # smaller micro-batches move weights and gradients more often, which `cost` does not know
+    if chosen.fits and gpus > 1:
+        # Smaller micro-batches move weights and gradients more often, which `cost` does not know.
         fitting = [c for c in fitting if c.micro_batch_tokens == limits[0]]
     best = min(fitting, key=lambda c: (c.cost, c.memory.peak), default=None)
     # A gain of a few per cent is within what links decide: only what checkpointing costs is worth a sentence.
     better = best is not None and (not chosen.fits or best.cost < 0.9 * chosen.cost)
     needed = None
-    if best is None:
+    if best is None and may_shard(spec):
         count = 2 * gpus
         while count <= min(MOST_DEVICES, spec.batch_sequences):
             if choice("shard_all", True, limits[-1], count).fits:

@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -83,13 +84,42 @@ def rate_key(place: Place, shape: ModelShape, spec: TrainSpec, dtype: str) -> di
     }
 
 
-def read_rates(store: Path) -> list[dict[str, Any]]:
-    """What probes have measured here; none where there is no such file or it cannot be read."""
-    try:
-        rates = read_json(store / RATES)
-    except BadInput:
+def read_rates(store: Path, notes: list[str] | None = None) -> list[dict[str, Any]]:
+    """What probes have measured here; none where there is no such file.
+
+    A file or a line that is damaged is left out, with a sentence in `notes`.
+    """
+    file = store / RATES
+    if not file.exists():
         return []
-    return [r for r in rates if isinstance(r, dict) and "flops_per_second" in r] if isinstance(rates, list) else []
+    said = [] if notes is None else notes
+    try:
+        lines = read_json(file)
+    except (BadInput, OSError) as e:
+        said.append(
+            f"warning: what probes measured is left out: {str(e).rstrip('.')}. The next `panda plan --probe` writes it anew."
+        )
+        return []
+    whole = [line for line in lines if _is_rate(line)] if isinstance(lines, list) else []
+    if not isinstance(lines, list) or len(whole) < len(lines):
+        damaged = f"{len(lines) - len(whole)} of {len(lines)} lines of " if isinstance(lines, list) else ""
+        said.append(
+            f"warning: {damaged}{file}, what probes measured, are damaged and left out; measure them again with `panda plan --probe`."
+        )
+    return whole
+
+
+def _is_rate(line: Any) -> bool:
+    """Whether this is a line as `remember_rate` writes it."""
+    if not isinstance(line, dict):
+        return False
+    above_zero = ("flops_per_second", "seconds_per_step", "tokens_per_step", "micro_batch_tokens")
+    try:
+        numbers = [1.0 * line[k] for k in above_zero]  # refuses text
+        overhead, parameters = 1.0 * line["overhead_seconds"], ModelShape(**line["shape"]).parameters
+        return all(0 < n < math.inf for n in (*numbers, parameters)) and 0 <= overhead < math.inf
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def remember_rate(
@@ -208,7 +238,9 @@ def has_bfloat16() -> bool:
 
 
 def gpus_here() -> list[str]:
-    """Names of this machine's NVIDIA GPUs, without a library; none where the driver does not tell."""
+    """Names of this machine's GPUs: by torch where a run has loaded it, else by NVIDIA's driver; none where it does not tell."""
+    if (torch := sys.modules.get("torch")) is not None:
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     names = []
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         try:

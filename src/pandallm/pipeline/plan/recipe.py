@@ -1,11 +1,20 @@
 """The plan of a recipe: what `panda plan` shows and `--json` prints."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pandallm.errors import BadInput
-from pandallm.model.devices import DeviceSpec, device_of_gpu, devices, parse_devices
+from pandallm.model.devices import (
+    OWN_DEVICES,
+    DeviceSpec,
+    UnknownGpu,
+    device_of_gpu,
+    devices,
+    own_line,
+    parse_devices,
+)
 from pandallm.model.shape import ModelShape
 from pandallm.pipeline.plan.base import base_shape
 from pandallm.pipeline.plan.estimate import Estimates
@@ -16,6 +25,7 @@ from pandallm.pipeline.plan.sample import SAMPLE_BYTES
 from pandallm.pipeline.plan.stored import StoredStages
 from pandallm.pipeline.plan.tokens import StageTokens
 from pandallm.recipe.spec import Recipe
+from pandallm.train.layout import check_sharding
 from pandallm.train.lint import lint_stage
 from pandallm.train.spec import LoraMethod, TrainSpec
 
@@ -23,8 +33,6 @@ Json = dict[str, Any]
 
 #: Planned for where this machine cannot hold a recipe's training: the paper's own machines.
 ELSEWHERE = "16xA100-80G"
-#: Bytes of a cleaned corpus, compressed, by bytes of its text; measured on the collections of docs/real-text.md it varies from .3 to .6.
-CLEANED_SHARE = 0.45
 
 
 def plan_recipe(
@@ -43,18 +51,19 @@ def plan_recipe(
     Returns {"recipe", "seed", "place", "model", "stages": [..], "data": [..], "total", "notes"}; docs/plan.md says what they hold.
     Raises BadInput for an unknown device, a base whose shape cannot be known, and a budget that its corpus cannot fill.
     """
-    table = devices(device_file)
-    asked = _asked(on, table) if on else None
     stored = StoredStages(recipe)
-    shape = base_shape(recipe.base, stored.start_folder())
+    table = devices(device_file, stored.store.root)
+    asked = _asked(on, table) if on else None
+    notes: list[str] = []
+    shape = base_shape(recipe.base, stored.start_folder(), original=stored.original_folder(), notes=notes)
     with Estimates(stored, shape, sample_bytes) as estimates:
         plans = stored.plans()
         tokens = {name: estimates.stage(name, spec, corpus) for name, (spec, corpus, _) in plans.items()}
-        place, note = (
-            (asked, None) if asked else _here(recipe, shape, {n: s for n, (s, _, _) in plans.items()}, tokens, table)
-        )
+        specs = {name: spec for name, (spec, _, _) in plans.items()}
+        place = asked or _here(stored, shape, specs, tokens, table, notes)
         if probe:
             _probe(stored, shape, tokens, table)
+        rates = read_rates(stored.store.root, notes)
         stages = []
         for name, (spec, corpus, origin) in plans.items():
             packs = stored.packs.get(name)
@@ -64,13 +73,13 @@ def plan_recipe(
                     "from": origin,
                     "corpus": corpus,
                     "cached": f"train {name}" in stored.found,
-                    **_stage(stored, place, shape, spec, tokens[name], name),
+                    **_stage(stored, place, shape, spec, tokens[name], name, rates),
                     "disk_bytes": _disk(shape, spec, tokens[name], recipe, packs is not None),
                 }
             )
         data = stored.rows()
-        _expected_sizes(data, stages, estimates.raw_bytes, shape)
-    notes = [note] if note else []
+        cleaned = {c: estimates.cleaned_bytes(c) for c in recipe.corpora if f"clean {c}" not in stored.found}
+        _expected_sizes(data, stages, cleaned, shape)
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -79,7 +88,7 @@ def plan_recipe(
         "stages": stages,
         "data": data,
         "total": _total(place, stages, data),
-        "notes": notes + estimates.notes,
+        "notes": notes,
     }
 
 
@@ -89,28 +98,49 @@ def _asked(on: str, table: Json) -> Place:
 
 
 def _here(
-    recipe: Recipe, shape: ModelShape, specs: dict[str, TrainSpec], tokens: dict[str, StageTokens], table: Json
-) -> tuple[Place, str | None]:
-    """This machine, where it can hold every stage; else ELSEWHERE, and a sentence that says so."""
-    place = this_machine(recipe, table)
+    stored: StoredStages,
+    shape: ModelShape,
+    specs: dict[str, TrainSpec],
+    tokens: dict[str, StageTokens],
+    table: Json,
+    notes: list[str],
+) -> Place:
+    """This machine, where it can hold every stage; else ELSEWHERE, and a sentence in `notes` that says so."""
+    recipe, elsewhere = stored.recipe, _asked(ELSEWHERE, table)
+    try:
+        place = this_machine(recipe, table, stored.store.root)
+    except UnknownGpu as e:
+        notes.append(f"{e} Planned for {ELSEWHERE}; name others with --on.")
+        return elsewhere
     fits = [_fit(place, shape, specs[n], tokens[n], recipe) for n in specs]
     if all(f.chosen.fits or f.proposal for f in fits):
-        return place, None
-    elsewhere = _asked(ELSEWHERE, table)
+        return place
     needed = max(min(c.memory.peak for c in f.choices) for f in fits)
-    return elsewhere, (
-        f"This machine ({place.label}, {place.memory_bytes() / 2**30:.0f} GiB) cannot hold the training, which takes {needed / 2**30:.0f} GiB "
-        f"on one device: planned for {ELSEWHERE}; name others with --on."
+    notes.append(
+        f"This machine ({place.label}, {place.memory_bytes() / 2**30:.0f} GiB) cannot hold the training, which takes at least "
+        f"{needed / 2**30:.0f} GiB on one device: planned for {ELSEWHERE}; name others with --on."
     )
+    return elsewhere
 
 
-def this_machine(recipe: Recipe, table: dict[str, DeviceSpec], processes: int | None = None) -> Place:
-    """This machine as a place: its GPUs where it has some that the table knows, else its processor."""
-    gpus = gpus_here() if recipe.runtime.device != "cpu" else []
-    name = device_of_gpu(gpus[0], table) if gpus else None
-    if name:
-        return Place(name, processes or recipe.runtime.gpus or 1, table[name], "gpu")
-    return this_cpu(recipe.runtime.threads)
+def this_machine(recipe: Recipe, table: dict[str, DeviceSpec], store: Path, processes: int | None = None) -> Place:
+    """This machine as a place: its GPUs where it has some, else its processor.
+
+    Raises UnknownGpu where the table lacks its GPU; `store` is the folder that the sentence names for a table of one's own.
+    """
+    device = recipe.runtime.device
+    gpus = gpus_here() if device != "cpu" else []
+    if not gpus:
+        return this_cpu(recipe.runtime.threads)
+    number = device.rpartition(":")[2]
+    gpu = gpus[int(number) if number.isdigit() and int(number) < len(gpus) else 0]
+    name = device_of_gpu(gpu, table)
+    if name is None:
+        raise UnknownGpu(
+            f"This machine's GPU, {gpu}, is in no table of devices, so that nothing is known of its hours: write "
+            f"`{own_line(gpu)}` into {store / OWN_DEVICES}, or into a file for `panda plan --devices`."
+        )
+    return Place(name, processes or recipe.runtime.gpus or 1, table[name], "gpu")
 
 
 def _dtype(spec: TrainSpec, place: Place) -> str:
@@ -131,7 +161,13 @@ def _fit(place: Place, shape: ModelShape, spec: TrainSpec, tokens: StageTokens, 
 
 
 def _stage(
-    stored: StoredStages, place: Place, shape: ModelShape, spec: TrainSpec, tokens: StageTokens, name: str
+    stored: StoredStages,
+    place: Place,
+    shape: ModelShape,
+    spec: TrainSpec,
+    tokens: StageTokens,
+    name: str,
+    rates: Sequence[Json],
 ) -> Json:
     recipe = stored.recipe
     # The store's key wants `auto` resolved for this machine; the plan wants it for the place.
@@ -141,7 +177,6 @@ def _stage(
     fit = _fit(place, shape, spec, tokens, recipe)
     chosen = fit.chosen
     flops = training_flops(shape, spec, tokens)
-    rates = read_rates(stored.store.root)
     hours = stage_hours(
         place,
         shape,
@@ -164,6 +199,11 @@ def _stage(
         warnings.append(
             f"batch_sequences {spec.batch_sequences} is less than {place.count} devices: training will refuse."
         )
+    if place.count > 1:
+        try:
+            check_sharding(spec, chosen.sharding)
+        except BadInput as e:
+            warnings.append(f"training will refuse: {e}")
     said = fit.sentences(f"stages.{name}" if name in recipe.stages else "base.scratch.train")
     warnings += [] if chosen.fits else said
     parts = model_parts(shape, spec)
@@ -177,6 +217,7 @@ def _stage(
         "method": spec.method.kind,
         "trained_parameters": round(parts.trained),
         "sharding": chosen.sharding,
+        "sharding_is_auto": recipe.runtime.sharding == "auto",
         "gradient_checkpointing": spec.gradient_checkpointing,
         "memory_gib": chosen.memory.to_json(),
         "fits": chosen.fits,
@@ -225,14 +266,16 @@ def _disk(shape: ModelShape, spec: TrainSpec, tokens: StageTokens, recipe: Recip
     }
 
 
-def _expected_sizes(data: list[Json], stages: list[Json], raw_bytes: dict[str, float], shape: ModelShape) -> None:
-    """Put the expected bytes of stages that will run beside those that are there."""
+def _expected_sizes(
+    data: list[Json], stages: list[Json], cleaned: Mapping[str, float | None], shape: ModelShape
+) -> None:
+    """Put the expected bytes of stages that will run beside those that are there; None where nothing is known."""
     by_name = {s["name"]: s for s in stages}
     for row in data:
         kind, name = row["kind"], row["name"].partition(" ")[2]
         expected: float | None = None
-        if kind == "clean" and name in raw_bytes:
-            expected = CLEANED_SHARE * raw_bytes[name]
+        if kind == "clean":
+            expected = cleaned.get(name)
         elif kind == "pack" and name in by_name:
             expected = by_name[name]["disk_bytes"]["packs"]
         elif kind == "train" and name in by_name:
@@ -292,7 +335,7 @@ def _probe(stored: StoredStages, shape: ModelShape, tokens: dict[str, StageToken
     from pandallm.pipeline.plan.hours import rate_key, remember_rate
     from pandallm.pipeline.plan.probe import probe_stage
 
-    place = replace(this_machine(stored.recipe, table), count=1)
+    place = replace(this_machine(stored.recipe, table, stored.store.root), count=1)
     seen = []
     for name, (spec, _, _) in stored.plans().items():
         dtype = _dtype(spec, place)

@@ -38,10 +38,17 @@ def plan_lines(plan: Json) -> list[str]:
         lines.append("Every training stage is in the store.")
         return lines
     price = f", {money(total['usd'])}" if total["usd"] else ""
+    unknown = unknown_sizes(plan["data"])
+    more = f" and what {' and '.join(unknown)} takes" if unknown else ""
     lines.append(
-        f"To train: {hours(total)}{price}; disk {size(total['disk_bytes'])}. Evaluation and data are not in these hours."
+        f"To train: {hours(total)}{price}; disk {size(total['disk_bytes'])}{more}. Evaluation and data are not in these hours."
     )
     return lines
+
+
+def unknown_sizes(data: Iterable[Json]) -> list[str]:
+    """Names of corpora that will be cleaned and of which nothing says how large they are."""
+    return [r["name"] for r in data if r["kind"] == "clean" and not r["cached"] and r["expected_bytes"] is None]
 
 
 def _stage_lines(stage: Json, place: Json) -> list[str]:
@@ -70,22 +77,26 @@ def _memory_lines(stage: Json) -> list[str]:
         by_sharding.setdefault(choice["sharding"], []).append(choice)
     lines = []
     for sharding, choices in by_sharding.items():
-        told = ", ".join(_choice(c, stage) for c in sorted(choices, key=lambda c: -c["peak_gib"]))
+        told = ", ".join(
+            _choice(c, stage, several=len(by_sharding) > 1) for c in sorted(choices, key=lambda c: -c["peak_gib"])
+        )
         lines.append(f"  memory  {sharding}: {told}")
     return lines
 
 
-def _choice(choice: Json, stage: Json) -> str:
+def _choice(choice: Json, stage: Json, several: bool) -> str:
     checkpointing = choice["gradient_checkpointing"]
     words = {False: "no checkpointing", True: "checkpointing"}.get(checkpointing, f"{checkpointing} checkpointing")
     own = choice["sharding"] == stage["sharding"] and checkpointing == stage["gradient_checkpointing"]
     verdict = "fits" if choice["fits"] else "too much"
-    return f"{words} {choice['peak_gib']:,.1f} GiB {verdict}{' (the recipe)' if own else ''}"
+    mark = " (sharding auto takes it)" if stage["sharding_is_auto"] and several else " (the recipe)"
+    return f"{words} {choice['peak_gib']:,.1f} GiB {verdict}{mark if own else ''}"
 
 
 def _data_lines(data: Iterable[Json]) -> list[str]:
     lines = []
     rows = list(data)
+    unknown = unknown_sizes(rows)
     scores = [row for row in rows if row["kind"] == "evaluate"]
     for row in rows:
         if row["kind"] == "evaluate":
@@ -94,6 +105,7 @@ def _data_lines(data: Iterable[Json]) -> list[str]:
             lines.append(f"  cached    {row['name']} ({size(row['bytes'])}, made in {row['seconds']:,.0f} s)")
         else:
             expected = f" (about {size(row['expected_bytes'])})" if row["expected_bytes"] else ""
+            expected = " (size not known)" if row["name"] in unknown else expected
             lines.append(f"  will run  {row['name']}{expected}")
     if scores:
         there = sum(row["cached"] for row in scores)

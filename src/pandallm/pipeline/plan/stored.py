@@ -125,6 +125,10 @@ class StoredStages(Run):
         """The model that training starts from, where it is there."""
         return self._start[0] if hasattr(self, "_start") else None
 
+    def original_folder(self) -> Path | None:
+        """The base before base.extend, where it is there."""
+        return self._original[0] if hasattr(self, "_original") else None
+
     def _look(self) -> None:
         recipe = self.recipe
         corpora = [c for c in recipe.corpora if self._try(lambda c=c: self._corpus(c))]  # type: ignore[misc]
