@@ -146,11 +146,22 @@ def test_runs_without_a_question_in_common_still_show_what_they_have(tmp_path: P
     numbers, page = report_runs(runs, tmp_path / "runs.html")
     assert numbers["comparison"] is None
     assert numbers["headline"] is None
-    assert "have no question in common" in numbers["no_comparison"]
+    (entry,) = numbers["not_compared"]
+    assert entry["run"] == "west"
+    assert "have no question in common" in entry["why"]
     assert "no question in common" in page.read_text(encoding="utf-8")
     assert [r["headline"]["accuracy"] for r in numbers["runs"]] == [0.5, 0.5]
     assert all(line["changes"][1] is None for line in numbers["bits_per_byte"])
     verify_runs(tmp_path / "runs.json")
+
+
+def test_a_run_with_other_questions_leaves_the_rest_compared(tmp_path: Path) -> None:
+    runs = [write_pair(tmp_path, n, right, world=w) for n, right, w in (("a", half, ""), ("b", half, "far"), ("c", most, ""))]  # fmt: skip
+    numbers, _ = report_runs(runs, tmp_path / "runs.html")
+    assert [entry["run"] for entry in numbers["not_compared"]] == ["b"]
+    assert [(p["a"], p["b"], p["difference"]) for p in numbers["headline"]["pairs"]] == [("a", "c", 0.4)]
+    assert numbers["comparison"]["models"] == ["a", "c"]
+    assert verify_runs(tmp_path / "runs.json")["numbers"] > 300
 
 
 def test_other_headlines_are_told_and_their_shared_tasks_compared(tmp_path: Path) -> None:
@@ -168,7 +179,7 @@ def test_other_headlines_are_told_and_their_shared_tasks_compared(tmp_path: Path
 def test_runs_that_measure_bits_alone_and_runs_with_nothing(tmp_path: Path) -> None:
     runs = [write_pair(tmp_path, n, half, scored=False) for n in ("a", "b")]
     numbers, _ = report_runs(runs, tmp_path / "runs.html")
-    assert numbers["no_comparison"] == "a was asked no question"
+    assert numbers["not_compared"] == [{"run": "b", "why": "a was asked no question."}]
     assert len(numbers["bits_per_byte"]) == 5
     assert verify_runs(tmp_path / "runs.json")["rows"] == 0
     bare = [write_pair(tmp_path, n, half, scored=False, documents=0) for n in ("c", "d")]

@@ -35,28 +35,40 @@ def headline_levels(model: ScoredModel, name: str, spec: EvaluateSpec) -> dict[s
 
 def compare_questions(
     models: Sequence[ScoredModel], headline: EvaluateSpec | None, spec: CompareSpec
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None, str | None]:
-    """(the models' headlines compared, `compare_models` of all that they share, why there is no comparison).
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[dict[str, str]]]:
+    """(the models' headlines compared, `compare_models` of what they share, [{"run", "why"}] of models that share no question with the first).
 
     `headline`: settings whose headline is that of every model; None where headlines differ. The headlines are one cell, a Holm family of
-    their own; None where the models share none of its questions. With no question in common at all only the sentence is there.
+    their own; None where the models share none of its questions. Both are None where no model shares a question with the first.
     """
-    if silent := [m.name for m in models if not m.rows]:
-        return None, None, f"{silent[0]} was asked no question"
+    apart = [{"run": m.name, "why": why} for m in models[1:] if (why := _apart(models[0], m, spec))]
+    models = [m for m in models if m.name not in {entry["run"] for entry in apart}]
+    if len(models) < 2:
+        return None, None, apart
     try:
-        aligned = align(models, spec.tasks, spec.common)
-    except BadInput as e:
-        return None, None, str(e)
-    comparison = compare_models(models, spec)
+        comparison, aligned = compare_models(models, spec), align(models, spec.tasks, spec.common)
+    except BadInput as e:  # each shares some with the first, but there is none that all share
+        return None, None, [*apart, *({"run": m.name, "why": str(e)} for m in models[1:])]
     if headline is None or headline.headline is None:
-        return None, comparison, None
+        return None, comparison, apart
     select = headline.headline
     rows = {
         condition: picked
         for condition, found in aligned.rows.items()
         if _asked(condition, select, headline, models[0]) and (picked := _of_group(found, select.group))
     }
-    return compare_pooled(models, rows, spec) if rows else None, comparison, None
+    return compare_pooled(models, rows, spec) if rows else None, comparison, apart
+
+
+def _apart(first: ScoredModel, other: ScoredModel, spec: CompareSpec) -> str | None:
+    """Why two models cannot be compared question by question; None where they can."""
+    if silent := [m.name for m in (first, other) if not m.rows]:
+        return f"{silent[0]} was asked no question."
+    try:
+        align([first, other], spec.tasks, spec.common)
+    except BadInput as e:
+        return str(e)
+    return None
 
 
 def _asked(condition: Condition, select: SelectSpec, spec: EvaluateSpec, model: ScoredModel) -> bool:

@@ -127,18 +127,18 @@ def compare_runs(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     spec = settings_of(runs)
     definitions = [_definition(r) for r in runs]
     same = all(d == definitions[0] for d in definitions)
-    headline, comparison, why_not = compare_questions([r.model for r in runs], runs[0].evaluate if same else None, spec)
+    headline, comparison, apart = compare_questions([r.model for r in runs], runs[0].evaluate if same else None, spec)
     entries = [_entry(r, d) for r, d in zip(runs, definitions)]
     bits = compare_bits([r.bits for r in runs], spec.confidence)
     if comparison is None and not bits and not any(e["headline"] for e in entries):
-        raise BadInput(f"Nothing of these runs can be set side by side: {why_not}.".replace("..", "."))
+        raise BadInput(f"Nothing of these runs can be set side by side: {apart[0]['why']}")
     return {
         "confidence": spec.confidence,
         "runs": entries,
         "same_headline": same,
         "headline": headline,
         "comparison": comparison,
-        "no_comparison": why_not,
+        "not_compared": apart,
         "table": side_by_side(
             [[row for row in r.run.scores.get("table") or [] if row["model"] == r.last] for r in runs]
         ),

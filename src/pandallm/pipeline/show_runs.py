@@ -22,9 +22,10 @@ def print_runs(numbers: dict[str, Any], page: Path, console: Console | None = No
     console.print(table)
     if numbers["headline"] is not None:
         console.print(_differences(numbers["headline"]))
-    elif numbers["no_comparison"] is not None:
-        console.print(numbers["no_comparison"], highlight=False, markup=False, soft_wrap=True)
-    elif not numbers["same_headline"]:
+    for entry in numbers["not_compared"]:
+        sentence = f"{entry['run']} is not compared question by question: {entry['why']}"
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    if not numbers["same_headline"]:
         console.print("The headlines are not the same and are not compared.", highlight=False)
     bits = [line for line in numbers["bits_per_byte"] if line["corpus"] == "all"]
     if bits:

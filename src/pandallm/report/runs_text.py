@@ -41,7 +41,11 @@ TEXT: dict[str, tuple[str, str]] = {
         "b − a（百分点），在各次运行共有的 {n} 题（{clusters} 篇材料）上先按提示取平均，附 {confidence} 区间；色带为 ±{margin} 个百分点。"
         "p 值由整篇材料的符号翻转检验得到，并对这 {family} 个比较作 Holm 校正。",
     ),
-    "not_compared": ("The headlines are not compared question by question: {why}", "未逐题比较主要结果：{why}"),
+    "not_compared": (
+        "{b} is not compared question by question: {why}",
+        "{b} 未参与逐题比较：{why}",
+    ),
+    "headline_not_compared": ("The headlines are not compared:", "未比较主要结果："),
     "headline_not_shared": (
         "the questions of the headline were not asked of all runs alike; what was is compared below.",
         "并非所有运行都以相同方式回答了主要结果的题目；共有部分的比较见下。",
