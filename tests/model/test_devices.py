@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pandallm.errors import BadInput
-from pandallm.model.devices import devices, parse_devices
+from pandallm.model.devices import device_of_gpu, devices, parse_devices
 
 
 @pytest.mark.parametrize(("text", "count"), [("16xA100-80G", 16), ("A100-80G", 1), (" 2xa100-80g", 2)])
@@ -35,6 +35,7 @@ def test_own_devices_go_first(tmp_path: Path) -> None:
         ("- a", "must map names"),
         ("mine: {bf16_tflops: -1, fp32_tflops: 1, memory_gb: 1, bandwidth_gb_s: 1}", "mine.bf16_tflops"),
         ("mine: {bf16_tflops: 1}", "mine.fp32_tflops"),
+        ("mine: 3", r'mine must hold the device\'s numbers; write `"mine": {bf16_tflops: ..'),
     ],
 )
 def test_bad_tables(text: str, sentence: str, tmp_path: Path) -> None:
@@ -44,3 +45,14 @@ def test_bad_tables(text: str, sentence: str, tmp_path: Path) -> None:
         devices(file)
     with pytest.raises(BadInput, match="does not exist"):
         devices(tmp_path / "none.yaml")
+
+
+def test_the_name_that_a_driver_gives_may_stand_in_a_table_of_ones_own(tmp_path: Path) -> None:
+    numbers = "{bf16_tflops: 300, fp32_tflops: 19, memory_gb: 79, bandwidth_gb_s: 2000}"
+    (tmp_path / "devices.yaml").write_text(f'"NVIDIA A100-SXM4-80GB": {numbers}\n"Frobnicator 9": {numbers}\n')
+    table = devices(store=tmp_path)
+    assert device_of_gpu("NVIDIA A100-SXM4-80GB", table) == "NVIDIA A100-SXM4-80GB"
+    assert device_of_gpu("frobnicator 9", table) == "Frobnicator 9"
+    assert device_of_gpu("Frobnicator 8", table) is None
+    assert device_of_gpu("NVIDIA A100-SXM4-80GB", devices()) == "A100-80G"
+    assert parse_devices("2xFrobnicator 9", table)[:2] == (2, "Frobnicator 9")

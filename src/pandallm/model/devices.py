@@ -58,6 +58,8 @@ def _parse(text: str, where: str) -> dict[str, DeviceSpec]:
         raise BadInput(f"{where} must map names of devices to their numbers, as NAME: {{bf16_tflops: 312, ...}}.")
     table = {}
     for name, numbers in content.items():
+        if not isinstance(numbers, dict):
+            raise BadInput(f"{where}: {name} must hold the device's numbers; write `{own_line(str(name))}`.")
         try:
             table[str(name)] = DeviceSpec.model_validate(numbers)
         except ValidationError as e:
@@ -86,6 +88,9 @@ def parse_devices(text: str, table: dict[str, DeviceSpec]) -> tuple[int, str, De
     name = match[2] if match else text
     by_name = {known.lower(): known for known in table}
     if match is None or name.lower() not in by_name:
-        raise BadInput(f"Unknown device '{name}'.{nearest(name.upper(), list(table))} Write it as 16xA100-80G.")
+        raise BadInput(
+            f"Unknown device '{name}'.{nearest(name.upper(), list(table))} Write it as 16xA100-80G; a device of your own goes into a "
+            "YAML file for --devices."
+        )
     known = by_name[name.lower()]
     return int(match[1] or 1), known, table[known]

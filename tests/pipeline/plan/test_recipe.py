@@ -222,3 +222,17 @@ def test_no_torch_is_imported(empty: list[str]) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_that_trains_nothing_shows_its_corpora(empty: list[str], tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "corpora"
+    raw.mkdir(parents=True)
+    (raw / "en_wiki.jsonl.zst").write_bytes(bytes(5000))
+    here = [empty[0], f"paths.data={tmp_path / 'data'}"]
+    plan = plan_recipe(shipped("corpora", here), on="A100-40G")
+    assert [row["name"] for row in plan["data"]] == [
+        f"clean {c}" for c in ("chinese", "english", "translation", "instructions", "originals")
+    ]
+    text = plan_lines(plan)[-1]
+    assert text.startswith("The recipe trains nothing; `panda data build` makes its corpora: disk ")
+    assert "in the store" not in text

@@ -111,38 +111,37 @@ def tokenizer_folder(base: "BaseSpec", start: Path | None) -> tuple[Path | None,
 
 
 def gguf_shape(file: Path) -> ModelShape:
-    """The shape that a GGUF file states. Raises BadInput where numbers are missing or the reader is not installed."""
+    """The shape that a GGUF file states. Raises BadInput where it cannot be read or numbers are missing."""
+    from pandallm.model.gguf_header import read_header
+
     try:
-        import gguf
-    except ImportError:
-        raise BadInput(f"{file}: planning with a GGUF base needs the package gguf (`pip install gguf`).") from None
-    try:
-        reader = gguf.GGUFReader(str(file))
-    except (OSError, ValueError, KeyError) as e:
+        settings, tensors = read_header(file)
+    except (OSError, ValueError) as e:
         raise BadInput(f"{file} is not a readable GGUF file ({e}); give base.shape.") from None
-    fields = reader.fields
+    family = settings.get("general.architecture")
 
     def number(name: str) -> int:
-        field = fields.get(name)
-        if field is None:
+        value = settings.get(name)
+        if not isinstance(value, int):  # some models have one for each layer
             raise BadInput(f"{file} lacks {name}; give base.shape with the model's sizes.")
-        return int(field.parts[field.data[0]][0])
+        return value
 
-    family = bytes(fields["general.architecture"].parts[fields["general.architecture"].data[0]]).decode()
+    pieces = settings.get("tokenizer.ggml.tokens")
+    if not isinstance(pieces, range):
+        raise BadInput(f"{file} lacks tokenizer.ggml.tokens; give base.shape with the model's sizes.")
     heads = number(f"{family}.attention.head_count")
     width = number(f"{family}.embedding_length")
     head = f"{family}.attention.key_length"
-    names = {t.name for t in reader.tensors}
     return ModelShape(
         hidden_size=width,
         layers=number(f"{family}.block_count"),
         heads=heads,
         kv_heads=number(f"{family}.attention.head_count_kv"),
-        head_size=number(head) if head in fields else width // heads,
+        head_size=number(head) if head in settings else width // heads,
         intermediate_size=number(f"{family}.feed_forward_length"),
-        vocab_size=len(fields["tokenizer.ggml.tokens"].data),
+        vocab_size=len(pieces),
         max_position_embeddings=number(f"{family}.context_length"),
-        tie_embeddings="output.weight" not in names,
-        attention_bias="blk.0.attn_q.bias" in names,
-        query_key_norm="blk.0.attn_q_norm.weight" in names,
+        tie_embeddings="output.weight" not in tensors,
+        attention_bias="blk.0.attn_q.bias" in tensors,
+        query_key_norm="blk.0.attn_q_norm.weight" in tensors,
     )

@@ -77,7 +77,7 @@ def plan_recipe(
                     "disk_bytes": _disk(shape, spec, tokens[name], recipe, packs is not None),
                 }
             )
-        data = stored.rows()
+        data = stored.rows() if plans else stored.corpora_rows()
         cleaned = {c: estimates.cleaned_bytes(c) for c in recipe.corpora if f"clean {c}" not in stored.found}
         _expected_sizes(data, stages, cleaned, shape)
     return {
@@ -280,6 +280,8 @@ def _expected_sizes(
             expected = by_name[name]["disk_bytes"]["packs"]
         elif kind == "train" and name in by_name:
             expected = by_name[name]["disk_bytes"]["model"]
+        elif kind == "delta":  # of unlike weights little is saved
+            expected = 2.0 * shape.parameters
         elif kind in ("import", "extend", "init"):
             expected = 4.0 * shape.parameters if kind == "init" else 2.0 * shape.parameters
         row["expected_bytes"] = None if row["cached"] or expected is None else round(expected)

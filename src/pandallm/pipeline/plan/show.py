@@ -34,12 +34,17 @@ def plan_lines(plan: Json) -> list[str]:
     for stage in plan["stages"]:
         lines += _stage_lines(stage, place)
     lines += _data_lines(plan["data"])
+    unknown = unknown_sizes(plan["data"])
+    more = f" and what {' and '.join(unknown)} takes" if unknown else ""
+    if not plan["stages"]:
+        lines.append(
+            f"The recipe trains nothing; `panda data build` makes its corpora: disk {size(total['disk_bytes'])}{more}."
+        )
+        return lines
     if not any(not s["cached"] for s in plan["stages"]):
         lines.append("Every training stage is in the store.")
         return lines
     price = f", {money(total['usd'])}" if total["usd"] else ""
-    unknown = unknown_sizes(plan["data"])
-    more = f" and what {' and '.join(unknown)} takes" if unknown else ""
     lines.append(
         f"To train: {hours(total)}{price}; disk {size(total['disk_bytes'])}{more}. Evaluation and data are not in these hours."
     )

@@ -204,17 +204,19 @@ class StoredStages(Run):
 
     def rows(self) -> list[dict[str, Any]]:
         """Every stage of the recipe in order: {"name", "kind", "cached", "bytes", "seconds"}; the last two are None where it will run."""
-        rows = []
-        for node in stage_graph(self.recipe):
-            artifact = self.found.get(node.name)
-            files = artifact.manifest["files"].values() if artifact else ()
-            rows.append(
-                {
-                    "name": node.name,
-                    "kind": node.kind,
-                    "cached": artifact is not None,
-                    "bytes": sum(f["bytes"] for f in files) if artifact else None,
-                    "seconds": artifact.manifest["seconds"] if artifact else None,
-                }
-            )
-        return rows
+        return [self._row(node.name, node.kind) for node in stage_graph(self.recipe)]
+
+    def corpora_rows(self) -> list[dict[str, Any]]:
+        """The same of a recipe that trains nothing: its corpora, as `panda data build` makes them."""
+        return [self._row(f"clean {corpus}", "clean") for corpus in self.recipe.corpora]
+
+    def _row(self, name: str, kind: str) -> dict[str, Any]:
+        artifact = self.found.get(name)
+        files = artifact.manifest["files"].values() if artifact else ()
+        return {
+            "name": name,
+            "kind": kind,
+            "cached": artifact is not None,
+            "bytes": sum(f["bytes"] for f in files) if artifact else None,
+            "seconds": artifact.manifest["seconds"] if artifact else None,
+        }
