@@ -64,7 +64,8 @@ def overlay_chart(curves: Sequence[Curve], key: str, axis: str, language: str) -
     dashes = [[1, 0] if i < len(COLOURS) else [4, 2] for i in range(len(names))]
     legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=190, symbolStrokeWidth=2.5, symbolOpacity=1)
     title = text("axis_trained" if tokens_known else "axis_step", language)
-    x = alt.X("x:Q", title=title, axis=alt.Axis(grid=False, tickCount=5, **({"format": "~s"} if tokens_known else {})))
+    axis_x = alt.Axis(grid=False, tickCount=5, format="~s" if tokens_known else "d")
+    x = alt.X("x:Q", title=title, axis=axis_x)
     y = alt.Y("y:Q", title=text(axis, language), scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=5))
     chart = (
         alt.Chart(alt.Data(values=points))
