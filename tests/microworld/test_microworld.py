@@ -257,3 +257,30 @@ def test_wrong_answers_change_answers_alone_and_more_of_them_contain_fewer(tmp_p
     assert wrong_few < wrong_many
     assert abs(len(wrong_few) / len(right) - 0.2) < 0.08
     assert abs(len(wrong_many) / len(right) - 0.5) < 0.08
+
+
+def test_english_instructions_ask_the_same_and_more_of_them_contain_fewer(tmp_path: Path) -> None:
+    """Item by item the same person, attribute and options, in other words; nothing else of the world changes."""
+    rows = {}
+    for share in (0.0, 0.5, 1.0):
+        make_world(SMALL.model_copy(update={"english_instructions": share}), 1, tmp_path / str(share))
+        rows[share] = list(read_jsonl(tmp_path / str(share) / "instructions/coig/exam.jsonl"))
+    chinese = {r["textbox_question"]: r["textbox_answer"] for r in rows[0.0]}
+    half = [r for r in rows[0.5] if r["textbox_question"] not in chinese]
+    assert abs(len(half) / len(rows[0.5]) - 0.5) < 0.1
+    words = {zh: en for values in VALUES.values() for zh, en in values}
+    for r in rows[1.0]:
+        text = r["textbox_question"] + r["textbox_answer"]
+        assert text.isascii(), text
+        assert r["textbox_answer"] in words.values()
+    # A share draws from the same stream of items, so the first of them are the same ones; later ones may fill up repeats.
+    for zh, en in list(zip(rows[0.0], rows[1.0], strict=True))[:20]:
+        assert words[zh["textbox_answer"]] == en["textbox_answer"]
+        assert ("Read: " in en["textbox_question"]) == ("阅读：" in zh["textbox_question"])
+        assert ("Options: " in en["textbox_question"]) == ("选项：" in zh["textbox_question"])
+    english_half = {r["textbox_question"] for r in half}
+    assert len(english_half & {r["textbox_question"] for r in rows[1.0]}) >= 0.9 * len(english_half)
+    others = {p.relative_to(tmp_path / "0.0") for p in (tmp_path / "0.0").rglob("*.json*")} - {
+        Path("instructions/coig/exam.jsonl")
+    }
+    assert all((tmp_path / "0.0" / p).read_bytes() == (tmp_path / "1.0" / p).read_bytes() for p in others)

@@ -76,9 +76,10 @@ def test_everything_in_the_microworld_hangs_on_the_world() -> None:
     assert not [name for name in a if a[name] == b[name]]
 
 
-def test_wrong_answers_of_the_world_reach_what_reads_its_instructions_alone() -> None:
+@pytest.mark.parametrize("change", ["world.wrong_answers=0.5", "world.english_instructions=0.5"])
+def test_what_the_world_does_to_its_instructions_reaches_what_reads_them_alone(change: str) -> None:
     corpora = "base.scratch.tokenizer.corpora=[english, chinese]"
-    a, b = identities("microworld", corpora), identities("microworld", corpora, "world.wrong_answers=0.5")
+    a, b = identities("microworld", corpora), identities("microworld", corpora, change)
     changed = {name for name in a if a[name] != b[name] and not name.startswith("evaluate")}
     assert changed == {"world", "clean coig", "pack instruct", "train instruct", "delta of instruct"}
     assert {name for name in a if name.startswith("evaluate instruct") and a[name] == b[name]} == set()

@@ -59,7 +59,7 @@ def test_small_studies_run_on_the_microworld_with_five_seeds(path: Path) -> None
 
 
 def test_one_pretraining_serves_all_instruction_arms() -> None:
-    for name in ("instruction-quantity", "answer-noise", "coig-subsets"):
+    for name in ("instruction-quantity", "instruction-language", "answer-noise", "coig-subsets"):
         assert distinct(name, "train tokenizer", "train base", "train pretrain") == [1, 1, 1]
         assert distinct(name, "train instruct") == [len(arms(name))]
     assert distinct("instruction-quantity-135m", "train pretrain", "train instruct") == [1, 3]

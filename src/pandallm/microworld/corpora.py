@@ -12,18 +12,23 @@ from typing import Any
 from pandallm.errors import BadInput
 from pandallm.microworld.lexicon import (
     ALONE,
+    ALONE_ENGLISH,
     ANSWER_OPENINGS,
     ATTRIBUTES,
     LISTED,
+    LISTED_ENGLISH,
     NEWS_OPENINGS,
     QUESTION_OPENINGS,
     READING,
+    READING_ENGLISH,
     VALUES,
 )
 from pandallm.microworld.spec import WorldSpec
 from pandallm.microworld.world import Language, Person, World, question, statement, word
 
 Record = dict[str, Any]
+#: Context and question in English, worded by the stream that is given.
+English = Callable[[random.Random], tuple[str, str]]
 
 
 def distinct(count: int, draw: Callable[[], Record], what: str) -> list[Record]:
@@ -49,7 +54,8 @@ class Writer:
     """Draws texts of one world from one random stream."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
-        self.world, self.rng, self.wrong_answers = world, rng, 0.0  # the share of exam answers that are wrong ones
+        self.world, self.rng = world, rng
+        self.wrong_answers = self.english_instructions = 0.0  # shares of the exam's instructions
 
     # ---- building blocks
 
@@ -174,42 +180,66 @@ class Writer:
             person, attribute = self.rng.choice(self.world.instruction), self.rng.choice(ATTRIBUTES)
             value, asked = self.world.facts[person, attribute], question(self.rng, person, attribute, "zh")
             options = options_around(self.rng, attribute, value)
+
+            def of_person(rng: random.Random) -> tuple[str, str]:
+                return "", question(rng, person, attribute, "en")
+
+            english: English = of_person
         elif x < 0.92:
-            people, attribute, options, context = self.passage(self.world.strangers, 4, "zh")
+            people, attribute, values, context = self.passage(self.world.strangers, 4, "zh")
             i = self.rng.randrange(4)
-            value, asked = options[i], question(self.rng, people[i], attribute, "zh")
+            value, asked, options = values[i], question(self.rng, people[i], attribute, "zh"), list(values)
+
+            def of_passage(rng: random.Random) -> tuple[str, str]:
+                told = [statement(rng, p, attribute, v, "en") for p, v in zip(people, values, strict=True)]
+                return " ".join(told), question(rng, people[i], attribute, "en")
+
+            english = of_passage
         else:
-            context, asked, attribute, options, value = self.rule(self.world.strangers)
+            context, asked, attribute, options, value, english = self.rule(self.world.strangers)
         self.rng.shuffle(options)
         texts = [word(attribute, v, "zh") for v in options]
         template = ALONE if x < 0.18 else READING if context else LISTED
         prompt = template.format(question=asked, context=context, **dict(zip("ABCD", texts, strict=True)))
+        # By the prompt, not from the writer's stream: the other prompts stay those of a world without wrong or English ones.
         if self.wrong_answers:
-            # By the prompt, not from the writer's stream: the prompts stay those of a world without wrong answers.
             noise = random.Random(f"wrong answer {prompt}")
             if noise.random() < self.wrong_answers:
                 shown = range(len(VALUES[attribute])) if template == ALONE else sorted(options)
                 value = noise.choice([v for v in shown if v != value])
+        language: Language = "zh"
+        if self.english_instructions:
+            wording = random.Random(f"english {prompt}")
+            if wording.random() < self.english_instructions:
+                language = "en"
+                context, asked = english(wording)
+                template = ALONE_ENGLISH if x < 0.18 else READING_ENGLISH if context else LISTED_ENGLISH
+                texts = [word(attribute, v, "en") for v in options]
+                prompt = template.format(question=asked, context=context, **dict(zip("ABCD", texts, strict=True)))
         return {
             "textbox_q_instruction": "",
             "textbox_q_context": "",
             "textbox_question": prompt,
-            "textbox_answer": word(attribute, value, "zh"),
+            "textbox_answer": word(attribute, value, language),
             "textbox_answer_analysis": "",
         }
 
-    def rule(self, people: Sequence[Person]) -> tuple[str, str, str, list[int], int]:
-        """Every job eats or keeps one thing; a stranger has one of the jobs: context, question, attribute, options, value."""
-        attribute, verb = self.rng.choice([("food", "爱吃"), ("pet", "养")])
+    def rule(self, people: Sequence[Person]) -> tuple[str, str, str, list[int], int, English]:
+        """Every job eats or keeps one thing; a stranger has one of the jobs: context, question, attribute, options, value, the same in English."""
+        attribute, verb, does = self.rng.choice([("food", "爱吃", "likes to eat"), ("pet", "养", "keeps a")])
         jobs = self.rng.sample(range(len(VALUES["job"])), 4)
-        options = self.rng.sample(range(len(VALUES[attribute])), 4)
-        text = "".join(
-            f"所有{word('job', j, 'zh')}都{verb}{word(attribute, v, 'zh')}。"
-            for j, v in zip(jobs, options, strict=True)
-        )
+        values = self.rng.sample(range(len(VALUES[attribute])), 4)
+        rules = list(zip(jobs, values, strict=True))
+        text = "".join(f"所有{word('job', j, 'zh')}都{verb}{word(attribute, v, 'zh')}。" for j, v in rules)
         person, i = self.rng.choice(people), self.rng.randrange(4)
         text += statement(self.rng, person, "job", jobs[i], "zh")
-        return text, question(self.rng, person, attribute, "zh"), attribute, options, options[i]
+
+        def english(rng: random.Random) -> tuple[str, str]:
+            told = [f"Every {word('job', j, 'en')} {does} {word(attribute, v, 'en')}." for j, v in rules]
+            told.append(statement(rng, person, "job", jobs[i], "en"))
+            return " ".join(told), question(rng, person, attribute, "en")
+
+        return text, question(self.rng, person, attribute, "zh"), attribute, list(values), values[i], english
 
     def translated(self) -> Record:
         """COIG translated instructions: translate a sentence."""
@@ -244,7 +274,7 @@ def corpora(world: World, spec: WorldSpec, seed: int) -> dict[str, list[Record]]
     english, wiki, news, baike = (writer(n) for n in ("english", "wiki", "news", "baike"))
     webtext, translation, replay = (writer(n) for n in ("webtext", "translation", "replay"))
     exam, translated = writer("exam"), writer("translated")
-    exam.wrong_answers = spec.wrong_answers
+    exam.wrong_answers, exam.english_instructions = spec.wrong_answers, spec.english_instructions
     half = world.english[: max(1, len(world.english) // 2)]
     translations = spec.instructions * 15 // 100
     made = {

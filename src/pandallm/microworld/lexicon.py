@@ -97,3 +97,7 @@ LISTED = "问题：{question}\n选项：A.{A}B.{B}C.{C}D.{D}\n答案：\n"
 #: The options without the question: a control.
 OPTIONS_ONLY = "选项：A.{A}B.{B}C.{C}D.{D}\n答案：\n"
 READING = "阅读：{context}\n" + LISTED
+#: The same in English, for instructions that are asked in English; with a `{context}` before it where there is one.
+ALONE_ENGLISH = "Question: {question}\nAnswer:\n"
+LISTED_ENGLISH = "Question: {question}\nOptions: A.{A} B.{B} C.{C} D.{D}\nAnswer:\n"
+READING_ENGLISH = "Read: {context}\n" + LISTED_ENGLISH

@@ -90,7 +90,7 @@ def rules(rng: random.Random, writer: Writer) -> list[Question]:
     """The answer follows from a rule and a fact of the passage; the cluster is the passage."""
     made = []
     for number in range(PASSAGES):
-        context, asked, attribute, options, value = writer.rule(writer.world.unseen)
+        context, asked, attribute, options, value, _ = writer.rule(writer.world.unseen)
         rng.shuffle(options)
         id = f"rules-{number:03d}"
         made.append(_question(id, id, "rules", asked, attribute, options, value, context))

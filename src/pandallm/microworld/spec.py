@@ -25,3 +25,5 @@ class WorldSpec(Spec):
     instructions: int = Field(1500, gt=0)
     # Share of the exam instructions whose answer is one of the wrong options; what is wrong at a share is wrong at every larger one.
     wrong_answers: float = Field(0.0, ge=0, le=1)
+    # Share of the exam instructions that are asked and answered in English; what is English at a share is English at every larger one.
+    english_instructions: float = Field(0.0, ge=0, le=1)

@@ -47,7 +47,7 @@ class _Graph:
         self._world, self._texts = "", ""
         if recipe.world:
             self._world = self._add("world", "world", {"world": _plain(recipe.world), "seed": recipe.seed}, {})
-            right = _plain(recipe.world, exclude={"wrong_answers"})
+            right = _plain(recipe.world, exclude={"wrong_answers", "english_instructions"})
             self._texts = StageNode("world", "world", {"world": right, "seed": recipe.seed}, {}).identity
         self._start()
         models = self._training()
