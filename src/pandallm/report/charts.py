@@ -108,7 +108,7 @@ def held_out_chart(lines: Sequence[Json], language: str, tokens: Mapping[int, in
     return _curve(lines, "bits_per_byte", "by_language", "all_text", "axis_bpb", language, tokens or {})
 
 
-def trained_tokens(lines: Sequence[Json]) -> dict[int, int]:
+def trained_tokens(lines: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """Step -> tokens trained up to its end, 0 at step 0; empty where a step or its tokens are missing from the lines."""
     reached = {0: 0}
     for step, line in enumerate(lines, 1):
