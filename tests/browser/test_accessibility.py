@@ -9,9 +9,8 @@ from pandallm.evaluate.spec import CompareSpec
 from pandallm.pipeline.compare import compare_folders
 from pandallm.pipeline.compare_runs import report_runs
 from pandallm.report.answers import render
-from pandallm.report.study import render_study
 from pandallm.report.write import write_report
-from pandallm.study.results import compute_results
+from pandallm.study.report import write_study_report
 from tests.browser.conftest import Browser, require
 from tests.evaluate.compare_example import write_models
 from tests.report.example_run import write_example_run
@@ -50,7 +49,8 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         study = fake_study(
             folder / "study", lambda level, _: 0.5 if level == "low" else 0.6, lambda *_: 1.0, questions=40
         )
-        path.write_text(render_study(compute_results(study)), encoding="utf-8")
+        (study / "arms" / "dose-low-seed1" / "report.html").write_text("a report", encoding="utf-8")
+        write_study_report(study)[1][0].rename(path)
     return path
 
 

@@ -1,12 +1,13 @@
 """A study's page in a real browser: no request, no script of the data's, both languages, a phone, names for every control."""
 
 import itertools
+import time
 from pathlib import Path
 
 import pytest
 
-from pandallm.report.study import render_study
-from pandallm.study.results import compute_results
+from pandallm.store import read_jsonl
+from pandallm.study.report import write_study_report
 from tests.browser.conftest import Browser
 from tests.study.fake import fake_study
 
@@ -23,10 +24,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="hostile",
         claim=HOSTILE,
         failed=(("0.5", 2),),
+        question=HOSTILE,
+        questions=45,
     )
-    path = folder / "report.html"
-    path.write_text(render_study(compute_results(folder)), encoding="utf-8")
-    return path
+    (folder / "arms" / "dose-0-seed1" / "report.html").write_text("a report", encoding="utf-8")
+    return write_study_report(folder)[1][0]
 
 
 def test_nothing_is_asked_of_the_network_and_no_text_becomes_script(browser: Browser, page: Path) -> None:
@@ -34,6 +36,78 @@ def test_nothing_is_asked_of_the_network_and_no_text_becomes_script(browser: Bro
     assert browser.session.title == "hostile · pandallm study"
     assert browser.problems() == []
     assert HOSTILE in browser.texts("tbody th")[0]
+    browser.wait("return document.querySelectorAll('#list article').length === 20")
+    assert HOSTILE in browser.texts("#list article .q")[0]
+    assert browser.run("return document.querySelectorAll('img, iframe, link, main script').length") == 0
+    assert browser.session.title == "hostile · pandallm study"
+    assert browser.problems() == []
+
+
+def choose(browser: Browser, name: str, number: int) -> None:
+    """Choose entry `number` of a select by the keyboard's event, as a person would cause it."""
+    browser.run(
+        "const s = document.querySelector(`[name='${arguments[0]}']`); s.selectedIndex = arguments[1]; s.dispatchEvent(new Event('input', {bubbles: true}))",
+        name,
+        number,
+    )
+
+
+def test_questions_of_one_seed_are_searched_with_every_arms_answer(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.wait("return document.querySelectorAll('#list article').length === 20")
+    assert browser.texts("#found") == ["45 questions"]
+    assert browser.texts("[name=seed]")[0].split("\n") == [f"seed {n}" for n in range(1, 6)]
+    browser.one("[name=search]").send_keys("第44问")
+    browser.wait("return document.querySelectorAll('#list article').length === 1")
+    assert browser.texts("#list article .q")[0].startswith("世界1第44问")
+    assert browser.texts("#list article thead th")[1:] == ["dose-0", "dose-0.25", "dose-0.5"]
+    choose(browser, "seed", 1)  # the search stays, the arm that failed has no column
+    browser.wait("return document.querySelector('#list .q').innerText.startsWith('世界2第44问')")
+    assert browser.texts("#found") == ["1 questions"]
+    assert browser.texts("#list article thead th")[1:] == ["dose-0", "dose-0.25"]
+    assert browser.texts("#too-old, #unpacking") == []
+    browser.one("[data-set=zh]").click()
+    assert browser.texts("[name=seed]")[0].split("\n")[1] == "种子 2"
+    assert browser.run("return document.querySelector('[name=seed]').selectedIndex") == 1
+    assert browser.texts("#found") == ["1 题"]
+    rows = [r for r in read_jsonl(page.parent / "arms" / "dose-0.25-seed2" / "rows.jsonl") if r["model"] == "tuned"]
+    right = next(r["correct"] for r in rows if r["id"] == "q44")
+    assert ("✓" if right else "✗") in browser.texts("#list article tbody td")[2]
+    assert browser.problems() == []
+
+
+def test_a_run_with_a_report_of_its_own_is_linked(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert browser.run("return [...document.querySelectorAll('main a')].map((a) => a.href)") == [
+        (page.parent / "arms" / "dose-0-seed1" / "report.html").resolve().as_uri()
+    ]
+    browser.one("main a").click()
+    browser.wait("return document.body.innerText === 'a report'")
+
+
+def test_print_leaves_the_questions_out(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.wait("return document.querySelectorAll('#list article').length === 20")
+    browser.session.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert browser.texts("#list, #filters, nav, .switch") == []
+        assert browser.texts(".print-only")[0].startswith("The questions are left out in print")
+        assert len(browser.texts("figure")) > 2
+    finally:
+        browser.session.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_ten_thousand_questions_open_within_two_seconds(browser: Browser, tmp_path: Path) -> None:
+    folder = fake_study(
+        tmp_path, lambda level, _: 0.4 if level == "low" else 0.6, lambda *_: 1.0, seeds=1, questions=10_000
+    )
+    path = write_study_report(folder)[1][0]
+    assert path.stat().st_size < 3_000_000
+    began = time.monotonic()
+    browser.open(path)
+    browser.wait("return document.querySelectorAll('#list article').length === 20")
+    assert time.monotonic() - began < 2
+    assert browser.texts("#found") == ["10,000 questions"]
 
 
 def test_the_language_switch_changes_every_fixed_text(browser: Browser, page: Path) -> None:

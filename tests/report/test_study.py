@@ -1,12 +1,15 @@
 """A study's page and tables."""
 
+import json
 import re
 from pathlib import Path
 
 import altair as alt
 import pytest
 
-from pandallm.report.study import render_study
+from pandallm.report import study as study_page
+from pandallm.report.questions import unpack
+from pandallm.report.study import NOTES, render_study
 from pandallm.report.study_charts import dose_chart, forest_chart, power_chart
 from pandallm.report.study_text import (
     claim_sentences,
@@ -19,6 +22,9 @@ from pandallm.report.study_text import (
     value,
 )
 from pandallm.report.study_words import TEXT
+from pandallm.store import read_jsonl, write_jsonl
+from pandallm.study.answers import answers_by_seed, run_reports
+from pandallm.study.report import write_study_report
 from pandallm.study.results import compute_results
 from tests.study.fake import contrast, fake_study
 
@@ -142,6 +148,91 @@ def test_power_has_a_line_and_a_dot_where_the_study_stands_and_a_table(results: 
     ]
     assert f'<td class="num">{at_ten}</td>' in page
     assert f"| {at_ten} |" in study_markdown(results)
+
+
+def packs(page: str) -> dict[int, dict]:
+    """Seed -> what its pack holds."""
+    found = re.findall(r'<script type="application/gzip" data-seed="(\d+)">([^<]+)</script>', page)
+    return {int(seed): unpack(text) for seed, text in found}
+
+
+def small(folder: Path, **more) -> tuple[Path, dict]:
+    made = fake_study(folder, lambda level, _: 0.3 if level == "low" else 0.6, lambda *_: 1.0, questions=40, **more)
+    return made, compute_results(made)
+
+
+def test_every_seed_has_its_questions_with_each_arms_answer(tmp_path: Path) -> None:
+    folder, results = small(tmp_path, seeds=3, failed=(("low", 3),))
+    page = render_study(results, answers_by_seed(folder, results))
+    found = packs(page)
+    assert list(found) == [1, 2, 3]
+    assert [data["models"] for data in found.values()] == [["dose-low", "dose-high"]] * 2 + [["dose-high"]]
+    for seed, data in found.items():
+        assert data["total"] == len(data["questions"]) == 40
+        third = data["questions"][3]
+        assert third["q"] == f"世界{seed}第3问：几个苹果？"
+        assert third["o"] == ["3个", "4个", "5个", "6个"]
+        for m, arm in enumerate(data["models"]):
+            rows = read_jsonl(folder / "arms" / f"{arm}-seed{seed}" / "rows.jsonl")
+            (wanted,) = (r["choice"] for r in rows if r["id"] == "q3" and r["model"] == "tuned")
+            assert [r["c"] for r in third["rows"] if r["m"] == m] == [wanted]
+        assert data["text"]["seed"] == {"en": "seed {n}", "zh": "种子 {n}"}
+    assert page.count("<script>") == 1
+    assert 'id="questions"' not in render_study(results)
+
+
+def test_without_text_no_question_is_in_the_page(tmp_path: Path) -> None:
+    folder, results = small(tmp_path, seeds=2)
+    page = render_study(results, answers_by_seed(folder, results), with_text=False)
+    assert "苹果" not in json.dumps(list(packs(page).values()), ensure_ascii=False) + page
+    assert packs(page)[1]["questions"][3]["rows"]
+    assert "Made with --no-text" in page
+    write_study_report(folder, text=False)
+    assert all("苹果" not in p.read_text(encoding="utf-8") for p in folder.glob("re*.*"))
+    assert "苹果" not in json.dumps(packs((folder / "report.html").read_text(encoding="utf-8")), ensure_ascii=False)
+    write_study_report(folder)
+    assert "苹果" in json.dumps(packs((folder / "report.html").read_text(encoding="utf-8")), ensure_ascii=False)
+
+
+def test_seeds_without_room_are_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, results = small(tmp_path, seeds=3)
+    bare, whole = render_study(results), render_study(results, answers_by_seed(folder, results))
+    pack = max(len(t) for t in re.findall(r'data-seed="\d+">([^<]+)<', whole))
+    assert "left out to keep the page below 3 MB" not in whole
+    room = len(bare.encode()) + NOTES
+    monkeypatch.setattr(study_page, "MAX_PAGE", room + 2 * pack + 300)
+    two = render_study(results, answers_by_seed(folder, results))
+    assert list(packs(two)) == [1, 2]
+    assert "Seeds 3 are left out" in two
+    monkeypatch.setattr(study_page, "MAX_PAGE", room + pack - 20)
+    one = render_study(results, answers_by_seed(folder, results))
+    assert list(packs(one)) == [1]
+    assert 0 < len(packs(one)[1]["questions"]) < 40
+    assert f"{len(packs(one)[1]['questions'])} of 40 questions are shown" in one
+    assert len(one.encode()) <= room + pack
+    monkeypatch.setattr(study_page, "MAX_PAGE", 0)
+    assert packs(render_study(results, answers_by_seed(folder, results))) == {}
+
+
+def test_a_question_that_arms_ask_in_other_words_is_left_out(tmp_path: Path) -> None:
+    folder, results = small(tmp_path, seeds=1)
+    path = folder / "arms" / "dose-high-seed1" / "questions.jsonl"
+    questions = list(read_jsonl(path))
+    questions[3]["question"] = "又问什么？"
+    write_jsonl(path, questions)
+    page = render_study(results, answers_by_seed(folder, results))
+    assert "q3" not in [q["id"] for q in packs(page)[1]["questions"]]
+    assert packs(page)[1]["total"] == 39
+    assert "1 questions that two arms ask in different words are left out." in page
+
+
+def test_runs_without_texts_still_show_choices_and_reports_are_linked(tmp_path: Path) -> None:
+    folder, results = small(tmp_path, seeds=2, texts=False)
+    assert run_reports(folder, results) == {"dose-low": [], "dose-high": []}
+    (folder / "arms" / "dose-high-seed2" / "report.html").write_text("a report", encoding="utf-8")
+    page = render_study(results, answers_by_seed(folder, results), run_reports(folder, results))
+    assert "q" not in packs(page)[1]["questions"][0]
+    assert re.findall(r'href="([^#"]+)"', page) == ["arms/dose-high-seed2/report.html"]
 
 
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:

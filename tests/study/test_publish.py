@@ -32,8 +32,10 @@ def test_numbers_and_tables_are_kept_and_no_path(tmp_path: Path) -> None:
     assert kept["recipe"] == "my.yaml"
     assert kept["arms"][1]["runs"][1]["error"] == "It broke (see error.txt)."
     assert "It broke (see error.txt)." in (target / "report.md").read_text(encoding="utf-8")
+    assert "几个苹果" in (folder / "arms" / "dose-low-seed1" / "questions.jsonl").read_text(encoding="utf-8")
     for path in target.iterdir():
         assert str(tmp_path) not in path.read_text(encoding="utf-8")
+        assert "几个苹果" not in path.read_text(encoding="utf-8"), "no text of a question"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,9 @@ def run(
     ray: Annotated[
         bool, typer.Option("--ray", help="On Ray: the cluster of runtime.ray_address, else started here.")
     ] = False,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Leave question and answer texts out of the report.")
+    ] = False,
     json_: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -104,7 +107,7 @@ def run(
             summary = run_on_ray(wanted, jobs, arms[0].recipe.runtime.ray_address, shown)
         else:
             summary = run_study(wanted, shown, processes=jobs)
-    results, written = write_study_report(folder)
+    results, written = write_study_report(folder, text=not no_text)
     if json_:
         print(
             json.dumps(
@@ -138,6 +141,9 @@ def report(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="a study's folder, such as runs/staging", show_default=False)
     ],
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Leave question and answer texts out of the report.")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Write a study's report from the runs that are complete so far.
@@ -147,7 +153,7 @@ def report(
     from pandallm.study.report import write_study_report
     from pandallm.study.show import print_results
 
-    results, written = write_study_report(folder)
+    results, written = write_study_report(folder, text=not no_text)
     if json_:
         print(json.dumps(results, ensure_ascii=False))
     else:

@@ -3,16 +3,31 @@
 import base64
 import gzip
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from pandallm.report.run import Run
 from pandallm.report.text import asked_how
+
+Json = dict[str, Any]
 
 #: More than this many and the page holds an even sample: a browser should still open it at once.
 MAX_QUESTIONS = 20_000
 #: Room for the packed questions, so that a page stays below 3 MB with its charts and tables.
 MAX_BYTES = 2_300_000
+
+
+class Answered(Protocol):
+    """Models' answers to questions: a run, or one seed of a study, whose arms stand for models."""
+
+    @property
+    def models(self) -> list[str]: ...
+
+    @property
+    def rows(self) -> Sequence[Json]: ...
+
+    @property
+    def questions(self) -> Mapping[tuple[str, str], Json]: ...
 
 
 @dataclass(frozen=True)
@@ -25,11 +40,13 @@ class PackedQuestions:
     without_scores: bool  # the scores of the single options were left out for room
 
 
-def pack_questions(run: Run, with_text: bool, texts: dict[str, Any], room: int = MAX_BYTES) -> PackedQuestions:
+def pack_questions(
+    run: Answered, with_text: bool, texts: Json, room: int = MAX_BYTES, *, thin: bool = True
+) -> PackedQuestions:
     """`question_data` with the script's fixed `texts`, packed into at most `room` characters.
 
-    Where there is too much, the scores of single options go first, then questions are thinned evenly. The same files give the same
-    text: no time is stored.
+    Where there is too much, the scores of single options go first, then questions are thinned evenly; without `thin` the text may be
+    longer than `room`. The same files give the same text: no time is stored.
     """
     data = question_data(run, with_text)
     if not data:
@@ -39,7 +56,7 @@ def pack_questions(run: Run, with_text: bool, texts: dict[str, Any], room: int =
     if len(packed) > room:
         without_scores = _drop_scores(data)
         packed = _pack(data)
-    while len(packed) > room and len(data["questions"]) > 1:
+    while thin and len(packed) > room and len(data["questions"]) > 1:
         limit = max(1, int(0.95 * len(data["questions"]) * room / len(packed)))
         data = question_data(run, with_text, limit) | {"text": texts}
         _drop_scores(data)
@@ -47,7 +64,7 @@ def pack_questions(run: Run, with_text: bool, texts: dict[str, Any], room: int =
     return PackedQuestions(packed, data["total"], len(data["questions"]), without_scores)
 
 
-def _drop_scores(data: dict[str, Any]) -> bool:
+def _drop_scores(data: Json) -> bool:
     """Take out the options' scores; whether there were any."""
     scored = [row for q in data["questions"] for row in q["rows"] if "s" in row]
     for row in scored:
@@ -60,17 +77,17 @@ def unpack(text: str) -> Any:
     return json.loads(gzip.decompress(base64.b64decode(text)))
 
 
-def _pack(data: dict[str, Any]) -> str:
+def _pack(data: Json) -> str:
     return base64.b64encode(gzip.compress(script_json(data).encode(), compresslevel=6, mtime=0)).decode()
 
 
-def question_data(run: Run, with_text: bool, limit: int = MAX_QUESTIONS) -> dict[str, Any]:
+def question_data(run: Answered, with_text: bool, limit: int = MAX_QUESTIONS) -> Json:
     """What the page searches; empty when the run scored no question.
 
     Without text it holds ids, choices and scores only. More than `limit` questions are thinned evenly in file order,
     so that every task keeps its share. Repeated passages, prompts and models are stored once; a row is right where its `c` is the question's answer.
     """
-    answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    answers: dict[tuple[str, str], list[Json]] = {}
     for row in run.rows:
         answers.setdefault((str(row["task"]), str(row["id"])), []).append(row)
     keys = list(answers)
@@ -85,7 +102,7 @@ def question_data(run: Run, with_text: bool, limit: int = MAX_QUESTIONS) -> dict
         rows = answers[key]
         first = rows[0]
         question = run.questions.get(key, {}) if with_text else {}
-        item: dict[str, Any] = {
+        item: Json = {
             "task": key[0],
             "id": key[1],
             "group": str(first.get("group") or ""),

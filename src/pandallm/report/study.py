@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -14,9 +15,11 @@ from pandallm.report import study_text as words
 from pandallm.report.charts import mix_chart, without_schema_checks
 from pandallm.report.run import TokenLedger
 from pandallm.report.study_charts import dose_chart, forest_chart, frontier_chart, power_chart
+from pandallm.report.study_questions import MAX_PAGE, OfSeed, SeedPacks, pack_seeds
 from pandallm.report.study_words import text
 from pandallm.report.text import LANGUAGES, count, duration, p_value
 from pandallm.report.text import size as bytes_of
+from pandallm.report.write import bilingual as run_text
 from pandallm.report.write import both, figure
 
 Json = dict[str, Any]
@@ -24,16 +27,33 @@ Json = dict[str, Any]
 MAX_ROWS = 24
 MAX_DOSES = 24
 MAX_MIXES = 12
+#: Room for the section around the questions, in bytes.
+NOTES = 8_000
 
 
-def render_study(results: Json) -> str:
-    """The page's HTML. Every name and sentence of the study is escaped."""
+def render_study(
+    results: Json,
+    answers: Mapping[int, Callable[[], OfSeed]] | None = None,
+    links: Mapping[str, Sequence[tuple[int, str]]] | None = None,
+    *,
+    with_text: bool = True,
+) -> str:
+    """The page's HTML, below 3 MB. Every name, sentence, question and answer of the study is escaped.
+
+    answers: seed -> what reads its rows and questions; seeds for which there is no room are left out, and the page says so. links: arm ->
+    (seed, relative link) of runs with a report of their own. `with_text=False` leaves out every question, option and completion.
+    """
     assets = files("pandallm.report") / "assets"
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.globals.update(
-        t=bilingual, both=both, side=words.side, kind=partial(_kind, results), arms_of=partial(_arms, results)
+        t=bilingual,
+        run_text=run_text,
+        both=both,
+        side=words.side,
+        kind=partial(_kind, results),
+        arms_of=partial(_arms, results),
     )
     environment.filters.update(
         value=words.value,
@@ -48,14 +68,15 @@ def render_study(results: Json) -> str:
         range=lambda row, kind: words.interval(row, kind, words.effect),
         span=lambda row, kind: words.interval(row, kind, words.value),
     )
-    script = (assets / "page.js").read_text(encoding="utf-8") + "page.start(() => {});"
+    script = "".join((assets / name).read_text(encoding="utf-8") for name in ("page.js", "report.js"))
     confidence = f"{100 * results['confidence']:g}%"
     with without_schema_checks():
         forests, doses, mixes = _forests(results, confidence), _doses(results), _mixes(results)
         power = _figure(partial(power_chart, results["power"], _kind(results, results["primary"])), "power_caption")
         frontier = _figure(partial(frontier_chart, _last_models(results)), "frontier")
     template = environment.from_string((assets / "study.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    draw = partial(
+        template.render,
         results=results,
         failures=words.failures(results),
         made=words.made_line(results),
@@ -75,7 +96,14 @@ def render_study(results: Json) -> str:
         style=Markup((assets / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        links=links or {},
+        with_text=with_text,
     )
+    # What the page weighs without its questions says how many of them it takes.
+    page: str = draw(questions=SeedPacks())
+    if not answers:
+        return page
+    return str(draw(questions=pack_seeds(answers, with_text, MAX_PAGE - len(page.encode()) - NOTES)))
 
 
 _figure = partial(figure, text)
@@ -117,7 +145,7 @@ def _doses(results: Json) -> list[Markup]:
 
 def _mixes(results: Json) -> list[Markup]:
     """The token mixes of several sources, one chart for all arms that read the same."""
-    figures = []
+    figures: list[Markup] = []
     for mix in results["mixes"]:
         if len(mix["sources"]) > 1 and len(figures) < MAX_MIXES:
             names = {n: _arms(results, mix["arms"], n) for n in LANGUAGES}

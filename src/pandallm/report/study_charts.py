@@ -148,7 +148,9 @@ def power_chart(power: Json, kind: str, language: str) -> str:
         return ""
     names = list(dict.fromkeys(p["name"] for p in points))
     shown = [p["y"] for p in points] + [100 * power["margin"]]
-    ticks = [t * 10.0**e for e in range(-3, 5) for t in (1, 2, 5) if min(shown) / 2 <= t * 10.0**e <= max(shown) * 2]
+    ticks = [
+        t * 10.0**e for e in range(-3, 5) for t in (1, 2, 5) if 0.8 * min(shown) <= t * 10.0**e <= 1.25 * max(shown)
+    ]
     legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=190, symbolStrokeWidth=2.5, symbolOpacity=1)
     colours = [PALETTE[1:][i % (len(PALETTE) - 1)] for i in range(len(names))]
     colour = alt.Color(
@@ -163,7 +165,10 @@ def power_chart(power: Json, kind: str, language: str) -> str:
     title = text("axis_finds_points" if kind == "accuracy" else "axis_finds_percent", language)
     # Two seeds find some hundred times what twenty do: only logarithms show both.
     y = alt.Y(
-        "y:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(values=ticks, format="~g", labelOverlap=False)
+        "y:Q",
+        title=title,
+        scale=alt.Scale(type="log", domain=[0.8 * min(shown), 1.25 * max(shown)], nice=False),
+        axis=alt.Axis(values=ticks, format="~g", labelOverlap=False),
     )
     base = alt.Chart(alt.Data(values=points))
     margin = alt.Chart(alt.Data(values=[{"y": 100 * power["margin"]}]))

@@ -145,6 +145,22 @@ TEXT: dict[str, tuple[str, str]] = {
     "source": ("source", "来源"),
     "language": ("language", "语言"),
     "change": ("change", "变化"),
+    "run_reports": ("reports of runs:", "各次运行的报告："),
+    "one_seed": ("seed {n}", "种子 {n}"),
+    "questions_note": (
+        "What each arm's last model answered to every question of one seed. Letters are the options in the order stored; ✓ right, ✗ wrong, ∅ no answer "
+        "found in what the model wrote.",
+        "各组最后一个模型对同一种子下每道题的回答。字母按存储顺序对应选项；✓ 正确，✗ 错误，∅ 生成内容中未找到答案。",
+    ),
+    "seeds_left_out": (
+        "Seeds {seeds} are left out to keep the page below 3 MB; their answers are in rows.jsonl of each run.",
+        "为使页面小于 3 MB，未收入种子 {seeds}；其回答见各运行的 rows.jsonl。",
+    ),
+    "asked_otherwise": (
+        "{n} questions that two arms ask in different words are left out.",
+        "有 {n} 题在不同组中的内容不同，未收入。",
+    ),
+    "disagree": ("arms disagree", "各组回答不一致"),
     "paste": ("Tables to paste", "可粘贴的表格"),
     "notes": ("Notes", "说明"),
     "axis_points": ("points of accuracy", "准确率（百分点）"),

@@ -57,7 +57,7 @@ def render(run: Run, with_text: bool = True) -> str:
     )
     script = "".join((assets / name).read_text(encoding="utf-8") for name in ("page.js", "report.js"))
     scores = run.scores
-    questions = pack_questions(run, with_text, _script_texts())
+    questions = pack_questions(run, with_text, script_texts())
     confidence = f"{100 * scores.get('confidence', 0.95):g}%"
     with charts.without_schema_checks():
         figures = _figures(run, confidence)
@@ -283,7 +283,7 @@ def _contamination(reports: Mapping[str, Json]) -> list[dict[str, Any]]:
     return lines
 
 
-def _script_texts() -> dict[str, dict[str, str]]:
+def script_texts() -> dict[str, dict[str, str]]:
     """The texts that the page's script writes, with their {holes} left open."""
     from pandallm.report.text import TEXT
 

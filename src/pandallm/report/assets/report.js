@@ -1,6 +1,7 @@
 (() => {
   const { root, el } = page;
-  const held = document.getElementById("question-data");
+  /* One pack of questions; of a study, one for each seed. */
+  const packs = [...document.querySelectorAll("script[type='application/gzip']")];
   let data = null;
   const PAGE = 20;
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -132,6 +133,11 @@
     pager.querySelector("[data-step='1']").disabled = number >= pages - 1;
   };
   const translate = () => {
+    if (form.elements.seed) {
+      const chosen = form.elements.seed.selectedIndex;
+      form.elements.seed.replaceChildren(...packs.map((held) => el("option", "", say("seed", { n: held.dataset.seed }))));
+      form.elements.seed.selectedIndex = Math.max(0, chosen);
+    }
     form.elements.search.placeholder = say("search");
     form.elements.search.setAttribute("aria-label", say("search"));
     fill(form.elements.task, say("all_tasks"), data.tasks);
@@ -139,17 +145,33 @@
     draw();
   };
   /* The questions are gzipped JSON in base64: ten thousand of them stay below 3 MB. */
-  const unpack = async () => {
+  const unpack = async (held) => {
     const packed = atob(held.textContent);
     const bytes = new Uint8Array(packed.length);
     for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return JSON.parse(await new Response(stream).text());
   };
-  const begin = () => {
-    form.hidden = false;
-    found = data.questions;
-    form.addEventListener("input", search);
+  let last = 0;
+  const load = (which) => {
+    const waiting = document.getElementById("unpacking");
+    const mine = ++last;
+    waiting.hidden = false;
+    return unpack(packs[which]).then((value) => {
+      if (mine !== last) return; /* another seed has been chosen meanwhile */
+      data = value;
+      found = data.questions;
+      form.hidden = false;
+      translate();
+      search();
+    }, () => { document.getElementById("too-old").hidden = false; }).finally(() => { waiting.hidden = mine === last; });
+  };
+  page.start(() => { if (data) translate(); });
+  if (packs.length) {
+    form.addEventListener("input", (event) => {
+      if (event.target.name === "seed") load(event.target.selectedIndex);
+      else search();
+    });
     form.addEventListener("submit", (event) => event.preventDefault());
     for (const b of pager.querySelectorAll("[data-step]")) {
       b.addEventListener("click", () => {
@@ -158,15 +180,6 @@
         document.getElementById("questions").scrollIntoView();
       });
     }
-    translate();
-  };
-  page.start(() => { if (data) translate(); });
-  if (held) {
-    const waiting = document.getElementById("unpacking");
-    waiting.hidden = false;
-    unpack().then((value) => {
-      data = value;
-      begin();
-    }, () => { document.getElementById("too-old").hidden = false; }).finally(() => { waiting.hidden = true; });
+    load(0);
   }
 })();
