@@ -97,6 +97,10 @@ def test_every_seed_is_drawn(results: dict) -> None:
         svg = dose_chart(rows, "accuracy", "en")
         assert svg.count("<path") >= 5 + 4 + 5 + 3
         assert ">100</text>" in svg
+        many = [rows[0] | {"level": str(10 * n)} for n in range(1, 9)]
+        assert all(f">{10 * n}</text>" in dose_chart(many, "accuracy", "en") for n in range(1, 9)), (
+            "every level has its tick"
+        )
         words = [r | {"level": f"level {r['level']}"} for r in rows]
         assert "level 10" in dose_chart(words, "accuracy", "zh")
         forest = forest_chart([c | {"label": c["name"]} for c in results["contrasts"][:1]], False, "en")
@@ -134,6 +138,7 @@ def test_power_has_a_line_and_a_dot_where_the_study_stands_and_a_table(results: 
         more = power | {"curves": [power["curves"][0] | {"name": n} for n in (HOSTILE, "other", "third")]}
         many = power_chart(more, "accuracy", "zh")
     assert ">seeds</text>" in svg
+    assert all(f">{n}</text>" in svg for n in (2, 5, 10, 15, 20))
     assert ">种子数</text>" in many
     assert "<script>" not in many
     dots, lines = (many.count(f'class="mark-{kind} role-mark') for kind in ("symbol", "line"))

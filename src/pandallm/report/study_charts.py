@@ -83,7 +83,8 @@ def dose_chart(rows: Sequence[Json], kind: str, language: str) -> str:
         known = [n for n in numbers if n is not None]
         wide = min(known) > 0 and max(known) >= 16 * min(known)
         scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=False, padding=14)
-        axis = alt.Axis(values=known, format="~g", labelOverlap="greedy", grid=False)
+        # With fewer ticks asked for than values are given, vega would leave some out.
+        axis = alt.Axis(values=known, tickCount=len(known), format=".9~g", labelOverlap="greedy", grid=False)
         x = alt.X("x:Q", title=None, scale=scale, axis=axis)
     else:
         # Long names in several lines, so that neighbours do not run into each other.
@@ -160,7 +161,7 @@ def power_chart(power: Json, kind: str, language: str) -> str:
         "x:Q",
         title=text("axis_seeds", language),
         scale=alt.Scale(domain=[2, 20]),
-        axis=alt.Axis(values=[2, 3, 5, 10, 15, 20], labelOverlap=False),
+        axis=alt.Axis(values=[2, 5, 10, 15, 20], labelOverlap="greedy"),
     )
     title = text("axis_finds_points" if kind == "accuracy" else "axis_finds_percent", language)
     # Two seeds find some hundred times what twenty do: only logarithms show both.
@@ -168,7 +169,7 @@ def power_chart(power: Json, kind: str, language: str) -> str:
         "y:Q",
         title=title,
         scale=alt.Scale(type="log", domain=[0.8 * min(shown), 1.25 * max(shown)], nice=False),
-        axis=alt.Axis(values=ticks, format="~g", labelOverlap=False),
+        axis=alt.Axis(values=ticks, tickCount=len(ticks), format=".9~g", labelOverlap="greedy"),
     )
     base = alt.Chart(alt.Data(values=points))
     margin = alt.Chart(alt.Data(values=[{"y": 100 * power["margin"]}]))
