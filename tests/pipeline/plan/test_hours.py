@@ -94,7 +94,7 @@ def test_a_damaged_line_does_not_cost_the_others(tmp_path: Path) -> None:
     write_json(tmp_path / "rates.json", [{**good, "shape": {"layers": 2}}, {**good, "tokens_per_step": 0}, good])
     notes: list[str] = []
     assert read_rates(tmp_path, notes) == [good]
-    assert "2 of 3 lines" in notes[0]
+    assert "2 of 3 entries" in notes[0]
     remember_rate(tmp_path, key, RESULT, flops_per_token=4e10)
     notes.clear()
     assert len(read_rates(tmp_path, notes)) == 1

@@ -73,9 +73,9 @@ def predict_stage(run: "Run", spec: "TrainSpec", packs: Path, start: Path, proce
         )
         seconds = hours.seconds_per_step * tokens.steps
         predicted |= {
-            "seconds": round(seconds, 2),
-            "seconds_low": round(seconds * hours.low / hours.hours, 2),
-            "seconds_high": round(seconds * hours.high / hours.hours, 2),
+            "seconds": round(seconds, 4),
+            "seconds_low": round(seconds * hours.low / hours.hours, 4),
+            "seconds_high": round(seconds * hours.high / hours.hours, 4),
             "by": hours.by,
         }
     for sentence in said:

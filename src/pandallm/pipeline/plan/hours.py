@@ -102,7 +102,7 @@ def read_rates(store: Path, notes: list[str] | None = None) -> list[dict[str, An
         return []
     whole = [line for line in lines if _is_rate(line)] if isinstance(lines, list) else []
     if not isinstance(lines, list) or len(whole) < len(lines):
-        damaged = f"{len(lines) - len(whole)} of {len(lines)} lines of " if isinstance(lines, list) else ""
+        damaged = f"{len(lines) - len(whole)} of {len(lines)} entries of " if isinstance(lines, list) else ""
         said.append(
             f"warning: {damaged}{file}, what probes measured, are damaged and left out; measure them again with `panda plan --probe`."
         )
