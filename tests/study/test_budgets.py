@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pandallm.report.study import render_study
 from pandallm.store import read_json, write_json
 from pandallm.study.results import compute_results
 from tests.study.fake import fake_study
@@ -52,6 +53,22 @@ def test_what_the_files_do_not_tell_is_none(tmp_path: Path) -> None:
         write_json(run / "manifest.json", manifest)
     line = compute_results(folder)["budgets"][0]
     assert (line["corpus"], line["bytes"], line["flops"], line["tokens"]) == (None, None, None, 1000)
+
+
+def test_contamination_is_counted_per_corpus_and_task(tmp_path: Path) -> None:
+    folder = study(tmp_path, seeds=1)
+    found = {"questions": 8, "touched": 3, "documents": 2, "by_question": [], "exclude": ["q1", "q2"]}
+    for arm, touched in (("low", 3), ("high", 0)):
+        report = {"ngram_chars": 13, "action": "report", "tasks": {"facts": found | {"touched": touched}}}
+        write_json(folder / "arms" / f"dose-{arm}-seed1" / "contamination" / "chinese.json", report)
+    results = compute_results(folder)
+    low, high = results["contamination"]
+    assert (low["corpus"], low["arms"], low["ngram"], low["action"]) == ("chinese", ["dose-low"], 13, "report")
+    assert low["tasks"] == {"facts": {"questions": 8, "touched": 3, "documents": 2, "exclude": 2}}
+    assert high["tasks"]["facts"]["touched"] == 0
+    page = render_study(results)
+    assert "shares 13 characters in a row" in page
+    assert '<th scope="row">facts</th><td class="num">8</td><td class="num">3</td>' in page
 
 
 def test_nothing_finished_tells_nothing(tmp_path: Path) -> None:

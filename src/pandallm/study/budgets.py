@@ -17,7 +17,8 @@ def budgets(runs: Mapping[str, tuple[int, Path]]) -> Json:
     Returns {"budgets": [{"arm", "seed", "stage", "corpus", "steps", "tokens", "trained_tokens", "bytes", "epochs", "flops", "seconds"}], a line
     per training stage and one of stage None for the whole run (its seconds are those of all stages, also of data and evaluation);
     "mixes": [{"stage", "corpus", "arms", "sources": {source: MIX}}]; "data": [{"corpus", "arms", "sources": {source: {"records", "bytes", "kept",
-    "held_out", "dropped", "quarantined"}}}], records where no unit is told; arms that have the same stand in one entry}.
+    "held_out", "dropped", "quarantined"}}}], records where no unit is told; "contamination": [{"corpus", "arms", "ngram", "action", "tasks": {task:
+    {"questions", "touched", "documents", "exclude"}}}]; arms that have the same stand in one entry}.
 
     bytes: of the records in the files, times their passes. flops: of the forward and backward passes by the model's shape, for the tokens
     read. epochs: tokens read over unique tokens. None where the run's files do not tell.
@@ -25,6 +26,7 @@ def budgets(runs: Mapping[str, tuple[int, Path]]) -> Json:
     lines: list[Json] = []
     mixes: list[Json] = []
     data: list[Json] = []
+    contamination: list[Json] = []
     for arm, (seed, folder) in runs.items():
         manifest = read_json(folder / "manifest.json")
         ledgers = {p.stem: read_json(p) for p in sorted((folder / "ledgers").glob("*.json"))}
@@ -53,7 +55,7 @@ def budgets(runs: Mapping[str, tuple[int, Path]]) -> Json:
             )
             if sources:
                 kept = {s: {key: _number(entry.get(key)) for key in MIX} for s, entry in sources.items()}
-                _share(mixes, arm, {"stage": name, "corpus": corpus}, kept)
+                _share(mixes, arm, {"stage": name, "corpus": corpus, "sources": kept})
         if own:
             sums = {
                 key: _sum([line[key] for line in own])
@@ -62,8 +64,19 @@ def budgets(runs: Mapping[str, tuple[int, Path]]) -> Json:
             whole = {"arm": arm, "seed": seed, "stage": None, "corpus": None, **sums, "epochs": None}
             lines += [*own, whole | {"seconds": manifest["work_seconds"]}]
         for name, sources in corpora.items():
-            _share(data, arm, {"corpus": name}, {s: _fates(entry) for s, entry in sources.items()})
-    return {"budgets": lines, "mixes": mixes, "data": data}
+            _share(data, arm, {"corpus": name, "sources": {s: _fates(entry) for s, entry in sources.items()}})
+        for path in sorted((folder / "contamination").glob("*.json")):
+            report = read_json(path)
+            tasks = {
+                task: {
+                    **{key: entry.get(key) for key in ("questions", "touched", "documents")},
+                    "exclude": len(entry.get("exclude") or []),
+                }
+                for task, entry in report["tasks"].items()
+            }
+            found = {"corpus": path.stem, "ngram": report["ngram_chars"], "action": report["action"], "tasks": tasks}
+            _share(contamination, arm, found)
+    return {"budgets": lines, "mixes": mixes, "data": data, "contamination": contamination}
 
 
 def _corpora(folder: Path) -> dict[str, str]:
@@ -106,13 +119,13 @@ def _fates(entry: Mapping[str, Any]) -> Json:
     }
 
 
-def _share(found: list[Json], arm: str, named: Json, sources: Json) -> None:
-    """Note an arm's sources; arms with the same ones stand together."""
-    for entry in found:
-        if entry["sources"] == sources and all(entry[key] == value for key, value in named.items()):
+def _share(entries: list[Json], arm: str, found: Json) -> None:
+    """Note what was found of an arm; arms of which the same was found stand together."""
+    for entry in entries:
+        if all(entry[key] == value for key, value in found.items()):
             entry["arms"].append(arm)
             return
-    found.append({**named, "arms": [arm], "sources": sources})
+    entries.append({**found, "arms": [arm]})
 
 
 def _number(value: Any) -> Any:
