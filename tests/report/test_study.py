@@ -192,10 +192,13 @@ def test_without_text_no_question_is_in_the_page(tmp_path: Path) -> None:
     assert "苹果" not in json.dumps(list(packs(page).values()), ensure_ascii=False) + page
     assert packs(page)[1]["questions"][3]["rows"]
     assert "Made with --no-text" in page
+    (folder / "arms" / "dose-low-seed1" / "report.html").write_text("几个苹果？", encoding="utf-8")
     write_study_report(folder, text=False)
+    assert "arms/dose-low-seed1" not in (folder / "report.html").read_text(encoding="utf-8")
     assert all("苹果" not in p.read_text(encoding="utf-8") for p in folder.glob("re*.*"))
     assert "苹果" not in json.dumps(packs((folder / "report.html").read_text(encoding="utf-8")), ensure_ascii=False)
     write_study_report(folder)
+    assert "arms/dose-low-seed1/report.html" in (folder / "report.html").read_text(encoding="utf-8")
     assert "苹果" in json.dumps(packs((folder / "report.html").read_text(encoding="utf-8")), ensure_ascii=False)
 
 
