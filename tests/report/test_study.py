@@ -10,7 +10,7 @@ import pytest
 from pandallm.report import study as study_page
 from pandallm.report.questions import unpack
 from pandallm.report.study import NOTES, render_study
-from pandallm.report.study_charts import dose_chart, forest_chart, power_chart
+from pandallm.report.study_charts import dose_chart, forest_chart, power_chart, prompts_chart
 from pandallm.report.study_text import (
     claim_sentences,
     effect,
@@ -129,6 +129,22 @@ def test_an_interval_is_drawn_within_what_an_accuracy_can_be() -> None:
     assert ">100</text>" in drawn
     assert ">150</text>" not in drawn
     assert ">−50</text>" not in drawn
+
+
+def test_prompts_stand_beside_each_other_with_their_spread(results: dict) -> None:
+    means = {"plain": {"mean": 0.5, "low": -0.2, "high": 1.4}, HOSTILE: {"mean": 0.25, "low": None, "high": None}}
+    rows = [{"metric": "facts", "arm": "dose-1", "spread": 0.25, "prompts": means}]
+    rows.append({"metric": "facts", "arm": "dose-10", "spread": 0.0, "prompts": {"plain": means["plain"]}})
+    page = render_study(results | {"prompts": rows})
+    assert '<h2 id="prompts">' in page
+    assert HOSTILE not in page
+    assert '<td class="num"><b>50.0</b><small>-20.0 to 140.0</small></td><td class="num"><b>25.0</b>' in page
+    assert '<td class="num">–</td><td class="num">0.0</td>' in page
+    with alt.utils.schemapi.debug_mode(True):
+        drawn = prompts_chart(rows, {"dose-1": "one", "dose-10": "ten"}, "zh")
+    assert ">ten</text>" in drawn
+    assert prompts_chart([], {}, "en") == ""
+    assert '<h2 id="prompts">' not in render_study(results), "one prompt has nothing beside it"
 
 
 def test_power_has_a_line_and_a_dot_where_the_study_stands_and_a_table(results: dict) -> None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pandallm.errors import BadInput
+from pandallm.pipeline.run_folder import write_parquet
 from pandallm.stats.paired import holm
 from pandallm.store import read_json, write_json
 from pandallm.study.results import compute_results
@@ -171,6 +173,18 @@ def test_a_fraction_of_a_grid_rests_on_a_fit_to_all_arms(tmp_path: Path) -> None
     assert [c["effect"] for c in results["contrasts"]] == pytest.approx(gains, abs=0.02)
     assert [(c["by"], c["of"], c["of_planned"]) for c in results["contrasts"]] == [("least_squares", 4, 4)] * 3
     assert [c["verdict"] for c in results["contrasts"][:2]] == ["reproduced"] * 2
+
+
+def test_prompts_are_told_one_by_one_where_there_are_several(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path, accuracy({"low": 0.4, "high": 0.6}), lambda *_: 1.0, seeds=2)
+    assert compute_results(folder)["prompts"] == []
+    for run in (folder / "arms").glob("dose-high-*"):
+        rows = pq.read_table(run / "rows.parquet").to_pylist()
+        write_parquet(run / "rows.parquet", [*rows, *({**r, "prompt": "other", "correct": False} for r in rows)])
+    (row,) = compute_results(folder)["prompts"]
+    assert (row["metric"], row["arm"], list(row["prompts"])) == ("facts", "dose-high", ["plain", "other"])
+    assert row["prompts"]["other"]["by_seed"] == {"1": 0.0, "2": 0.0}
+    assert row["spread"] == row["prompts"]["plain"]["mean"] == pytest.approx(0.6, abs=0.1)
 
 
 def test_means_and_intervals_by_hand(tmp_path: Path) -> None:

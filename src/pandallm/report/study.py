@@ -14,7 +14,7 @@ from pandallm import __version__
 from pandallm.report import study_text as words
 from pandallm.report.charts import mix_chart, without_schema_checks
 from pandallm.report.run import TokenLedger
-from pandallm.report.study_charts import dose_chart, forest_chart, frontier_chart, power_chart
+from pandallm.report.study_charts import dose_chart, forest_chart, frontier_chart, power_chart, prompts_chart
 from pandallm.report.study_questions import MAX_PAGE, OfSeed, SeedPacks, pack_seeds
 from pandallm.report.study_words import text
 from pandallm.report.text import LANGUAGES, count, duration, p_value
@@ -87,6 +87,7 @@ def render_study(
         alpha=f"{1 - results['confidence']:.2g}",
         forests=forests,
         doses=doses,
+        prompts=_prompts(results, confidence),
         mixes=mixes,
         forgetting=_forgetting(results),
         sources=words.sources_table(results),
@@ -141,6 +142,21 @@ def _doses(results: Json) -> list[Markup]:
             draw = partial(dose_chart, rows, _kind(results, metric))
             figures.append(_figure(draw, "dose_caption", metric=metric, factor=factor))
     return [figure for figure in figures if figure][:MAX_DOSES]
+
+
+def _prompts(results: Json, confidence: str) -> list[Json]:
+    """Accuracies by prompt: {"metric", "rows", "prompts": names in order, "figure"}."""
+    names = {arm["name"]: words.side(arm["levels"]) for arm in results["arms"]}
+    found = []
+    for metric in results["metrics"]:
+        rows = [row for row in results["prompts"] if row["metric"] == metric]
+        if rows:
+            drawn = _figure(
+                partial(prompts_chart, rows[:MAX_ROWS], names), "prompts_caption", metric=metric, confidence=confidence
+            )
+            prompts = list(dict.fromkeys(prompt for row in rows for prompt in row["prompts"]))
+            found.append({"metric": metric, "rows": rows, "prompts": prompts, "figure": drawn, "names": names})
+    return found
 
 
 def _mixes(results: Json) -> list[Markup]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from pandallm.report.charts import FAINT, PALETTE, _clean, _interval_x, _rules, _svg
+from pandallm.report.charts import FAINT, PALETTE, _clean, _dots, _interval_x, _rows_height, _rules, _svg
 from pandallm.report.study_words import text
 
 Json = Mapping[str, Any]
@@ -51,6 +51,28 @@ def forest_chart(rows: Sequence[Json], relative: bool, language: str) -> str:
         base.mark_point(size=90, filled=True, opacity=1, color=PALETTE[1]).encode(x=x, y=y),
     ]
     return _svg(alt.layer(*layers), height=40 * len(points), labels=names)
+
+
+def prompts_chart(rows: Sequence[Json], names: Mapping[str, str], language: str) -> str:
+    """Accuracy by prompt: a line per arm (`arm`, `prompts`: name -> `mean`, `low`, `high`; called by `names`), a colour per prompt."""
+    points = [
+        {
+            "row": _clean(names[row["arm"]]),
+            "name": _clean(prompt),
+            "value": 100 * v["mean"],
+            # With two or three seeds an interval may pass what an accuracy can be.
+            "low": None if v["low"] is None else 100 * max(0.0, v["low"]),
+            "high": None if v["high"] is None else 100 * min(1.0, v["high"]),
+        }
+        for row in rows
+        for prompt, v in row["prompts"].items()
+    ]
+    if not points:
+        return ""
+    arms, prompts = (list(dict.fromkeys(p[key] for p in points)) for key in ("row", "name"))
+    x = alt.X("value:Q", title=text("axis_accuracy", language), scale=alt.Scale(domain=[0, 100]))
+    layers = _dots(points, "row", arms, "name", prompts, x)
+    return _svg(alt.layer(*layers), height=_rows_height(points, arms), labels=arms)
 
 
 def dose_chart(rows: Sequence[Json], kind: str, language: str) -> str:

@@ -54,6 +54,16 @@ TEXT: dict[str, tuple[str, str]] = {
         "Effects on bits per byte: dot and {confidence} interval, a ring for every seed. Left of 0: the first-named side is better.",
         "对每字节比特数的效应：点与 {confidence} 区间，每个种子一个小圈。0 左侧表示先列的一方更好。",
     ),
+    "prompts": ("Prompt by prompt", "逐个提示"),
+    "prompts_note": (
+        "The same questions asked in other words: a metric is the mean of its prompts. The last column is how far the best prompt is from the worst.",
+        "同样的题目，不同的问法：指标是各提示的均值。末列为最好与最差提示之差。",
+    ),
+    "prompts_caption": (
+        "{metric} by prompt: means over seeds with {confidence} intervals.",
+        "{metric}，按提示：各种子的均值与 {confidence} 区间。",
+    ),
+    "spread": ("spread", "差距"),
     "doses": ("Dose and response", "剂量与反应"),
     "doses_note": (
         "Each metric at every level: a ring and a thin line for every seed, the mean with its {confidence} interval over seeds. The seeds' lines tell more "

@@ -83,6 +83,13 @@ class Run:
         tops = np.array([np.mean(right[u]) for u in units], dtype=np.float64)
         return Measured(units, tuple(clusters[u] for u in units), tops, np.ones_like(tops))
 
+    def by_prompt(self, metric: Mapping[str, Any]) -> dict[str, float]:
+        """Prompt -> share of its questions that were answered right, in the order of the rows; empty where the metric is no accuracy."""
+        right: dict[str, list[bool]] = {}
+        for row in self._asked(metric, self._model(metric)) if metric["kind"] == "accuracy" else ():
+            right.setdefault(row["prompt"], []).append(row["correct"])
+        return {prompt: float(np.mean(answers)) for prompt, answers in right.items()}
+
     def bits(self, metric: Mapping[str, Any], model: str) -> Measured | None:
         """Per held-out document: bits and bytes."""
         found: dict[Unit, tuple[float, float]] = {}

@@ -99,6 +99,7 @@ class _Study:
             "effects": effects,
             "power": self._power(contrasts, effects),
             "doses": self._doses(),
+            "prompts": self._prompts(),
             "bits_per_byte": self._bits(),
             "forgetting": self._forgetting(),
             **budgets(self._first_runs()),
@@ -237,6 +238,22 @@ class _Study:
                     if len(values) == len(arms):
                         by_seed[seed] = float(np.mean(values))
                 rows.append({"factor": factor, "level": level, "metric": metric, **self._mean(by_seed)})
+        return rows
+
+    def _prompts(self) -> list[Json]:
+        """Each accuracy of several prompts, prompt by prompt: mean over seeds, and how far the means lie apart."""
+        rows = []
+        for metric, arm in itertools.product(self.study["metrics"], self.arms):
+            found: dict[str, dict[int, float]] = {}
+            for seed in self.seeds:
+                run = self.runs.get((arm["name"], seed))
+                for prompt, value in (run.by_prompt(self.study["metrics"][metric]) if run else {}).items():
+                    found.setdefault(prompt, {})[seed] = value
+            if len(found) > 1:
+                means = {prompt: self._mean(by_seed) for prompt, by_seed in found.items()}
+                values = [m["mean"] for m in means.values()]
+                spread = rounded(max(values) - min(values))
+                rows.append({"metric": metric, "arm": arm["name"], "spread": spread, "prompts": means})
         return rows
 
     def _compare(self, a: Mapping[str, str], b: Mapping[str, str], metric: str) -> tuple[Json, SeedEffect | None]:
