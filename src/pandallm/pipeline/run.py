@@ -124,7 +124,8 @@ class Run:
             seconds = time.time() - began
             self.records.append(StageRecord(name, kind, artifact, reused, seconds))
             self.progress.say(f"{name}: {'reused from the store' if reused else f'done in {seconds:.1f} s'}")
-            self._write_manifest("running")
+            if not reused:  # each write waits for the disk, and a run of a study may reuse twenty stages in a row
+                self._write_manifest("running")
         return artifact
 
     def makes(self, kind: str) -> bool:
@@ -252,6 +253,7 @@ class Run:
         self.check_training()
         self.check_inputs()
         with exclusive(self.folder / ".lock", f"Another `panda run` is writing {self.folder}; wait for it or stop it."):
+            self._write_manifest("running")
             try:
                 scores = self._execute()
             except BaseException as e:
