@@ -16,6 +16,7 @@ from pandallm.microworld.lexicon import (
     LISTED,
     OPTIONS_ONLY,
     READING,
+    REPOSTS,
     STATEMENTS,
     VALUES,
     given_names,
@@ -284,3 +285,21 @@ def test_english_instructions_ask_the_same_and_more_of_them_contain_fewer(tmp_pa
         Path("instructions/coig/exam.jsonl")
     }
     assert all((tmp_path / "0.0" / p).read_bytes() == (tmp_path / "1.0" / p).read_bytes() for p in others)
+
+
+def test_copies_take_the_place_of_other_records(tmp_path: Path) -> None:
+    """Half of the records repeat few others, half of those word for word; numbers differ, sizes and the other files stay."""
+    for share in (0.0, 0.5):
+        make_world(SMALL.model_copy(update={"copies": share}), 1, tmp_path / str(share))
+    for path, field in (("wiki2019zh/wiki.json", "text"), ("baike2018qa/baike.json", "answer")):
+        plain, copied = (list(read_jsonl(tmp_path / share / "corpora" / path)) for share in ("0.0", "0.5"))
+        assert len(plain) == len(copied)
+        texts = Counter(repr({k: v for k, v in r.items() if k not in ("id", "url", "qid")}) for r in copied)
+        known = {repr({k: v for k, v in r.items() if k not in ("id", "url", "qid")}) for r in plain}
+        exact = sum(n - 1 for t, n in texts.items() if t in known)
+        marked = sum(any(r[field].endswith(mark) for mark in REPOSTS) for r in copied)
+        assert marked == len(plain) // 4
+        assert abs(exact + marked - len(plain) / 2) <= 1
+        assert max(texts.values()) > 3
+    same = ["corpora/english/english.jsonl", "corpora/translation2019zh/translation.json", "questions/facts.jsonl"]
+    assert all((tmp_path / "0.0" / p).read_bytes() == (tmp_path / "0.5" / p).read_bytes() for p in same)

@@ -2,7 +2,7 @@
 
 English for the base; the five Chinese corpora of the paper's first stage (wiki2019zh, news2016zh, baike2018qa, webtext2019zh,
 translation2019zh) and an English replay for continued pretraining; COIG's exam and translated instructions for the second stage.
-A builder draws records until it has the wanted number without a repeat, so that exact deduplication finds nothing to drop.
+A builder draws records until it has the wanted number without a repeat, so that exact deduplication finds nothing to drop but what `copies` repeats.
 """
 
 import random
@@ -21,6 +21,7 @@ from pandallm.microworld.lexicon import (
     QUESTION_OPENINGS,
     READING,
     READING_ENGLISH,
+    REPOSTS,
     VALUES,
 )
 from pandallm.microworld.spec import WorldSpec
@@ -44,6 +45,26 @@ def distinct(count: int, draw: Callable[[], Record], what: str) -> list[Record]:
             f"world.{what}: {count} were asked for, only {len(seen)} different ones came up; lower it or add people."
         )
     return list(seen.values())
+
+
+#: The field of a record that a repost adds its mark to; only these corpora have copies.
+_REPOSTED = {"wiki2019zh": "text", "news2016zh": "content", "baike2018qa": "answer", "webtext2019zh": "content"}
+#: One record in so many is copied.
+_COPIED = 50
+
+
+def with_copies(records: list[Record], share: float, field: str, rng: random.Random) -> list[Record]:
+    """As many records, of which `share` repeat one in fifty of the others, in random order: every second word for word, the others with a mark in `field`."""
+    kept = records[: len(records) - round(share * len(records))]
+    copied = rng.sample(kept, max(1, len(kept) // _COPIED))
+    made = list(kept)
+    for i in range(len(records) - len(kept)):
+        copy = dict(rng.choice(copied))
+        if i % 2:
+            copy[field] += rng.choice(REPOSTS)
+        made.append(copy)
+    rng.shuffle(made)
+    return made
 
 
 def _joined(language: Language, parts: Sequence[str]) -> str:
@@ -294,4 +315,9 @@ def corpora(world: World, spec: WorldSpec, seed: int) -> dict[str, list[Record]]
         "instructions/coig/exam.jsonl": distinct(spec.instructions - translations, exam.exam, "instructions"),
         "instructions/coig/translated.jsonl": distinct(translations, translated.translated, "instructions"),
     }
+    if spec.copies:
+        for path, records in made.items():
+            if field := _REPOSTED.get(path.split("/")[1]):
+                rng = random.Random(f"microworld copies {path} {spec.split} {seed}")
+                made[path] = with_copies(records, spec.copies, field, rng)
     return made

@@ -87,6 +87,7 @@ QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 NEWS_OPENINGS = ("本报讯：", "据说，", "大家都知道，", "资料显示，", "本报讯：据说")
+REPOSTS = ("（转载）", "（网友转发）", "（来源：网络）")
 QUESTION_OPENINGS = ("", "请问，", "谁知道，")
 ANSWER_OPENINGS = ("", "我记得", "应该是这样，")
 

@@ -23,6 +23,9 @@ class WorldSpec(Spec):
     translations: int = Field(600, gt=0)
     english_replay: int = Field(900, gt=0)
     instructions: int = Field(1500, gt=0)
+    # Share of the records of wiki, news, baike and webtext that repeat others: one record in fifty, so again and again, as reposts do.
+    # Every second copy is word for word, the others say that they are reposts.
+    copies: float = Field(0.0, ge=0, lt=1)
     # Share of the exam instructions whose answer is one of the wrong options; what is wrong at a share is wrong at every larger one.
     wrong_answers: float = Field(0.0, ge=0, le=1)
     # Share of the exam instructions that are asked and answered in English; what is English at a share is English at every larger one.
