@@ -38,11 +38,13 @@ class SeedEffect:
     by_seed: tuple[float, ...]
     df: tuple[float, float]
     variances: tuple[float, float]
+    relative: bool = False
 
     def p_above(self, level: float) -> float:
         """One-sided p of `effect >= level`: small where the effect is surely below it.
 
-        Where nothing varied, (1 - (level - effect))^clusters: the chance that no cluster shows what that share of them has.
+        Where no answer differed, (1 - (level - effect))^clusters: the chance that no cluster shows what that share of them has. Bits that
+        are all equal are those of equal models.
         """
         return self._one_sided(self.effect - level)
 
@@ -54,7 +56,9 @@ class SeedEffect:
         """p of a true value on the far side of a level that the estimate is `beyond` (negative: short of it)."""
         if self.se > 0:
             return _tail(beyond / self.se, self.variances, self.df)
-        return 1.0 if math.isnan(self.se) else (1 - max(0.0, min(1.0, -beyond))) ** self.clusters
+        if math.isnan(self.se):
+            return 1.0
+        return float(beyond >= 0) if self.relative else (1 - max(0.0, min(1.0, -beyond))) ** self.clusters
 
     def detectable(self, seeds: int, confidence: float = 0.95, power: float = 0.8) -> float:
         """Smallest true effect that as many `seeds` would find with probability `power`, from the spread seen here; nan with one seed."""
@@ -112,11 +116,11 @@ def seed_effect(
     if not se > 0:  # nothing varied, or one unit alone
         p = 1.0 if effect == 0 else math.nan
         nothing = effect if se == 0 else math.nan
-        return SeedEffect(effect, nothing, nothing, se, p, seeds, units, groups, by_seed, df, variances)
+        return SeedEffect(effect, nothing, nothing, se, p, seeds, units, groups, by_seed, df, variances, relative)
     reach = _quantile(0.5 + confidence / 2, variances, df) * se
     p = 2 * _tail(-abs(effect) / se, variances, df)
     return SeedEffect(
-        effect, effect - reach, effect + reach, se, min(1.0, p), seeds, units, groups, by_seed, df, variances
+        effect, effect - reach, effect + reach, se, min(1.0, p), seeds, units, groups, by_seed, df, variances, relative
     )
 
 
