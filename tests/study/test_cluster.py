@@ -50,7 +50,7 @@ class Heard:
 def test_an_array_shares_the_runs_and_tells_the_failures(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 0.2)
     heard = Heard()
-    summary = run_on_slurm(jobs, 2, {"time": 5, "partition": "none"}, heard, cluster="local")
+    summary = run_on_slurm(jobs, 2, {"time": 30, "partition": "none"}, heard, cluster="local")
     assert (summary.done, summary.reused) == (1, 0)
     assert len(summary.failed) == 1
     assert summary.failed[0].startswith("x-broken, seed 1: world: 1036 people were asked for")

@@ -101,8 +101,13 @@ def run_on_slurm(
         if found["state"] == "failed" and stamp(job) != before[job.name]:
             summary.failed.append(f"{job.name}: {found['error']}")
     summary.done = sum(_complete(job) for job in jobs) - summary.reused
-    if not summary.failed and summary.reused + summary.done < len(jobs):
+    left = len(jobs) - summary.reused - summary.done - len(summary.failed)
+    if left and not summary.failed:
         raise PandaError(f"The array ended before all runs: {_why(array)}; logs in {logs}; run again to go on.")
+    if left:
+        progress.say(
+            f"The array ended before {left} of {len(jobs)} runs: {_why(array)}; logs in {logs}; run again to go on."
+        )
     return summary
 
 
@@ -145,7 +150,7 @@ def _complete(job: Job) -> bool:
 def run_on_ray(jobs: Sequence[Job], count: int, address: str | None, progress: Progress = SILENT) -> Summary:
     """`count` runs at once as Ray tasks, each with its share of the cluster's cores (and GPUs: not run on one yet).
 
-    Processes stay warm between runs; runs that would make the same stage are not started together. address: of a running cluster; None
+    Processes stay warm between runs; runs that would train the same stage are not started together. address: of a running cluster; None
     starts Ray here. Raises BadInput where Ray is missing or does not answer, Interrupted on SIGINT and SIGTERM.
     """
     from pandallm.data.ray_engine import RayEngine
@@ -168,12 +173,11 @@ def run_on_ray(jobs: Sequence[Job], count: int, address: str | None, progress: P
             while waiting or running:
                 if stopped:
                     raise Interrupted(f"Stopped by {stopped[0]}; run the same command again to go on.")
-                for job in list(waiting):
-                    missing = shared.missing(job)
-                    making = set().union(*(m for _, m, _ in running.values()))
-                    if len(running) < count and not missing & making:
-                        waiting.remove(job)
-                        running[call.remote(job, os.getcwd(), cores)] = (job, missing, time.time())
+                while len(running) < count:
+                    job = shared.pick(waiting, set().union(*(m for _, m, _ in running.values())))
+                    if job is None:
+                        break
+                    running[call.remote(job, os.getcwd(), cores)] = (job, shared.missing(job), time.time())
                 ready, _ = ray.wait(list(running), timeout=0.5)
                 for reference in ready:
                     job, _, began = running.pop(reference)

@@ -60,6 +60,18 @@ class Shared:
     def finished(self, job: Job) -> None:
         self._made |= self.keys(job)
 
+    def pick(self, waiting: deque[Job], making: set[str]) -> Job | None:
+        """Take the first run that makes nothing of what is being made; failing that, one that shares only data with it.
+
+        Data is soon done, and until then such a run comes back as busy. None where all would train what is being trained.
+        """
+        common = {job.name: self.missing(job) & making for job in waiting}
+        job = next((j for j in waiting if not common[j.name]), None)
+        job = job or next((j for j in waiting if not self.training(common[j.name])), None)
+        if job is not None:
+            waiting.remove(job)
+        return job
+
 
 def run_in_processes(waiting: deque[Job], count: int, progress: Progress, task: Task, summary: Any) -> None:
     """Run all of `waiting` in `count` processes. SIGINT and SIGTERM stop them in good order: raises Interrupted."""
@@ -122,21 +134,13 @@ def _worker(context: Any, number: int, count: int) -> _Worker:
 
 
 def _start(waiting: deque[Job], workers: list[_Worker], shared: Shared) -> None:
-    """Give each idle worker the first run that makes nothing that another is making.
-
-    Failing that, one that only needs data that another makes: soon done, and until then the run is sent back as busy.
-    """
+    """Give each idle worker a run."""
     for worker in workers:
-        if worker.job is not None:
-            continue
-        making = set().union(*(w.making for w in workers))
-        common = {job.name: shared.missing(job) & making for job in waiting}
-        job = next((j for j in waiting if not common[j.name]), None)
-        job = job or next((j for j in waiting if not shared.training(common[j.name])), None)
-        if job is not None:
-            waiting.remove(job)
-            worker.job, worker.making, worker.began = job, shared.missing(job), time.time()
-            worker.pipe.send(job)
+        if worker.job is None:
+            job = shared.pick(waiting, set().union(*(w.making for w in workers)))
+            if job is not None:
+                worker.job, worker.making, worker.began = job, shared.missing(job), time.time()
+                worker.pipe.send(job)
 
 
 def _draw(bars: dict[str, Any], progress: Progress, name: str, total: float | None, amount: float, note: str) -> None:
