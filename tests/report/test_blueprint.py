@@ -39,6 +39,7 @@ def row(expect: str, verdict: str, effect: float | None, p: float | None = 0.001
         (row("worse", "refuted", 0.005, 0.2), ("no_loss", True)),
         (row("worse", "refuted", -0.1, relative=True), ("choose", True)),
         (row("better", "inconclusive", 0.1, 0.2), ("undecided", True)),
+        (row("same", "inconclusive", -0.03), ("leaning", False)),  # surely not equal, perhaps within the margin
         (row("same", "inconclusive", None, None), ("no_data", False)),
     ],
 )

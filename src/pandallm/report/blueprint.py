@@ -62,20 +62,21 @@ def render_blueprint(studies: Sequence[Json], language: str) -> str:
 
 
 def advice(c: Json, confidence: float) -> tuple[str, bool]:
-    """(what a contrast says to do, whether b is the better side): choose, either, no_gain, no_loss, undecided, no_data.
+    """(what a contrast says to do, whether b is the better side): choose, either, no_gain, no_loss, leaning, undecided, no_data.
 
     A claim that was reproduced is followed, one that was refuted is followed the other way where the other side surely is better by more
-    than the margin, and else says that nothing is to be gained (or lost).
+    than the margin, and else says that nothing is to be gained (or lost). `leaning`: one side surely is better, and it is open whether by
+    more than the margin.
     """
     if c["effect"] is None:
         return "no_data", False
     b_better = (c["effect"] > 0) != c["relative"]  # of bits per byte fewer are better
+    settled = c["p_holm"] is not None and c["p_holm"] < 1 - confidence
     if c["verdict"] == "inconclusive":
-        return "undecided", b_better
+        return ("leaning" if settled else "undecided"), b_better
     if c["expect"] in ("same", "different"):
         alike = (c["expect"] == "same") == (c["verdict"] == "reproduced")
         return ("either" if alike else "choose"), b_better
-    settled = c["p_holm"] is not None and c["p_holm"] < 1 - confidence
     if c["verdict"] == "reproduced":
         return "choose", b_better
     if settled and b_better != (c["expect"] == "better") and abs(c["effect"]) > c["margin"]:

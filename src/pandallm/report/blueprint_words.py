@@ -76,6 +76,10 @@ TEXT: dict[str, tuple[str, str]] = {
         "For {metric}, {b} costs nothing that matters against {a}.",
         "就{metric}而言，{b} 相比 {a} 没有要紧的损失。",
     ),
+    "leaning": (
+        "For {metric}, {better} is better than {worse}; whether by more than {margin} is open.",
+        "就{metric}而言，{better} 优于 {worse}；是否超过 {margin} 尚不能断定。",
+    ),
     "undecided": (
         "For {metric}, nothing can be said of {b} against {a}.",
         "就{metric}而言，{b} 与 {a} 孰优孰劣尚不能断定。",
