@@ -14,6 +14,8 @@ from pandallm.model.folder import load_model, load_tokenizer
 from pandallm.pipeline.data import build_data
 from pandallm.pipeline.graph import stage_graph
 from pandallm.pipeline.held_out import _spaced, held_out_settings, write_windows
+from pandallm.pipeline.plan.recipe import plan_recipe
+from pandallm.pipeline.plan.stored import StoredStages
 from pandallm.pipeline.run import Run
 from pandallm.progress import SILENT
 from pandallm.recipe.load import load_recipe
@@ -46,6 +48,8 @@ def test_a_run_watches_held_out_text_and_takes_it_from_the_store_again(recipe: P
     assert {s.split("/")[0] for s in lines[0]["by_source"]} == {"talks", "texts"}
     assert facts["train instruct"]["held_out"]["start"] == lines[0]["bits_per_byte"]
     # What instruct starts from is what pretrain ended with; both watch other text, so only the documents that they share compare.
+    stored, tokens = StoredStages(run.recipe), facts["held out instruct"]["tokens"]
+    assert stored.watched_tokens("instruct", run.recipe.stages["instruct"], 1e9) == tokens
     again = Run(load_recipe(str(recipe), WATCH))
     again.execute()
     assert all(r.reused for r in again.records)
@@ -54,6 +58,22 @@ def test_a_run_watches_held_out_text_and_takes_it_from_the_store_again(recipe: P
     plain.execute()
     digests = {r.name: r.artifact.digest for r in run.records}
     assert {r.name: r.artifact.digest for r in plain.records}["train pretrain"] == digests["train pretrain"]
+
+
+def test_a_plan_reckons_with_held_out_text_before_it_is_there(recipe: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(str(recipe), [*WATCH, f"runtime.store={tmp_path}"])
+    stored = StoredStages(loaded)
+    counts = {name: stored.watched_tokens(name, stage, 10.0) for name, stage in loaded.stages.items()}
+    assert counts == {"pretrain": 40.0, "instruct": 50.0}  # two of each of two sources; two and three documents
+    shares = load_recipe(str(recipe), [*WATCH, f"runtime.store={tmp_path}", "corpora.talks.held_out={share: 0.1}"])
+    assert (
+        StoredStages(shares).watched_tokens("instruct", shares.stages["instruct"], 10.0) == 60.0
+    )  # at most three of each
+    plan = {s["name"]: s["hours"] for s in plan_recipe(loaded)["stages"]}
+    bare = load_recipe(str(recipe), [o for o in WATCH if "watch" not in o] + [f"runtime.store={tmp_path}"])
+    for stage in plan_recipe(bare)["stages"]:
+        assert plan[stage["name"]]["seconds"] > stage["hours"]["seconds"]
+        assert plan[stage["name"]]["seconds_per_step"] == stage["hours"]["seconds_per_step"]
 
 
 def test_the_graph_names_what_a_watching_run_makes(recipe: Path) -> None:

@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pandallm.errors import BadInput, Interrupted, PandaError
+from pandallm.train.checkpoint import Checkpoints
 from pandallm.train.loop import train_stage
 from pandallm.train.spec import OptimizerSpec
+from pandallm.train.watch import Watch
 from tests.train.tiny import metrics, tiny_spec, weights, write_packs
 
 
@@ -162,6 +164,20 @@ def test_other_errors_of_torch_stay_what_they_are(stage: Callable[..., Any], mon
     monkeypatch.setattr(Forward, "__call__", lambda self, batch: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
         stage()
+
+
+def test_steps_can_be_named_after_which_numbers_are_read_and_a_checkpoint_is_taken(
+    stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, *a: (saved.append(a[2]), save(self, *a))[1])
+    monkeypatch.setattr(Watch, "every", property(lambda self: 16, lambda self, n: None), raising=False)  # as on a GPU
+    stage(read_after=(4,), save_after=(7,))
+    assert saved == [7, 20]
+    seconds = [line["seconds"] for line in metrics(tmp_path / "work")]
+    reads = [n + 1 for n in range(len(seconds)) if seconds[n : n + 1] != seconds[n + 1 : n + 2]]
+    assert reads == [4, 7, 20]
 
 
 def test_deadline_saves_and_says_how_to_go_on(stage: Callable[..., Any], tmp_path: Path) -> None:

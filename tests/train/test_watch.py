@@ -43,8 +43,8 @@ def numbers(step: int, sums: list[float], trained: list[int], tokens: int = 20, 
 def test_losses_are_means_over_tokens_by_source_and_by_language(packs: Packs, tmp_path: Path) -> None:
     watch = Watch(tmp_path, packs, "train base", "cpu")
     watch.open(None)
-    watch.add(numbers(1, [2.0, 6.0, 3.0], [1, 2, 3]), last=False)
-    watch.add(numbers(2, [0.0, 0.0, 4.0], [0, 0, 2]), last=False)
+    watch.add(numbers(1, [2.0, 6.0, 3.0], [1, 2, 3]), read=False)
+    watch.add(numbers(2, [0.0, 0.0, 4.0], [0, 0, 2]), read=False)
     watch.close()
     first, second = metrics(tmp_path)
     assert first["loss"] == pytest.approx(11 / 6)
@@ -59,7 +59,7 @@ def test_losses_are_means_over_tokens_by_source_and_by_language(packs: Packs, tm
 def test_note_says_loss_both_rates_and_mfu_where_it_is_known(packs: Packs, tmp_path: Path) -> None:
     watch = Watch(tmp_path, packs, "train base", "cpu", used_flops=0.0045)
     watch.open(None)
-    note = watch.add(numbers(1, [2.0, 6.0, 3.0], [1, 2, 3], tokens=1000, ago=10.0), last=False)
+    note = watch.add(numbers(1, [2.0, 6.0, 3.0], [1, 2, 3], tokens=1000, ago=10.0), read=False)
     watch.close()
     assert note == "loss 1.833, 100 tokens/s (1 trained), MFU 45%"
     line = metrics(tmp_path)[0]
@@ -71,10 +71,10 @@ def test_note_says_loss_both_rates_and_mfu_where_it_is_known(packs: Packs, tmp_p
 def test_a_gpu_is_left_alone_for_some_steps(packs: Packs, tmp_path: Path) -> None:
     watch = Watch(tmp_path, packs, "train base", "cuda")
     watch.open(None)
-    notes = [watch.add(numbers(s, [1.0, 1.0, 1.0], [1, 1, 1]), last=False) for s in range(1, STEPS_PER_READ + 1)]
+    notes = [watch.add(numbers(s, [1.0, 1.0, 1.0], [1, 1, 1]), read=False) for s in range(1, STEPS_PER_READ + 1)]
     assert notes[:-1] == [""] * (STEPS_PER_READ - 1)
     assert notes[-1].startswith("loss 1.000")
-    assert watch.add(numbers(17, [2.0, 2.0, 2.0], [1, 1, 1]), last=True).startswith("loss 2.000")
+    assert watch.add(numbers(17, [2.0, 2.0, 2.0], [1, 1, 1]), read=True).startswith("loss 2.000")
     watch.close()
     assert [line["step"] for line in metrics(tmp_path)] == list(range(1, 18))
 
@@ -82,14 +82,14 @@ def test_a_gpu_is_left_alone_for_some_steps(packs: Packs, tmp_path: Path) -> Non
 def test_going_on_cuts_the_lines_after_the_checkpoint(packs: Packs, tmp_path: Path) -> None:
     watch = Watch(tmp_path, packs, "train base", "cpu")
     watch.open(None)
-    watch.add(numbers(1, [1.0, 1.0, 1.0], [1, 1, 1]), last=False)
+    watch.add(numbers(1, [1.0, 1.0, 1.0], [1, 1, 1]), read=False)
     state = watch.state()
-    watch.add(numbers(2, [9.0, 9.0, 9.0], [1, 1, 1]), last=False)
+    watch.add(numbers(2, [9.0, 9.0, 9.0], [1, 1, 1]), read=False)
     watch.close()
     again = Watch(tmp_path, packs, "train base", "cpu")
     again.open({**state, "step": 1})
     assert again.state()["metrics_bytes"] == state["metrics_bytes"]
-    again.add(numbers(2, [2.0, 2.0, 2.0], [1, 1, 1]), last=True)
+    again.add(numbers(2, [2.0, 2.0, 2.0], [1, 1, 1]), read=True)
     again.close()
     assert [line["loss"] for line in metrics(tmp_path)] == [1.0, 2.0]
     assert again.trained_tokens == 6
@@ -111,7 +111,7 @@ def test_hooks_get_the_lines_of_the_file(packs: Packs, tmp_path: Path, seen: lis
         tmp_path, packs, "train base", "cpu", tracking=Tracking(("watch_test_hook:log",), "p", tmp_path / "out")
     )
     watch.open(None)
-    watch.add(numbers(1, [1.0, 1.0, 1.0], [1, 1, 1]), last=True)
+    watch.add(numbers(1, [1.0, 1.0, 1.0], [1, 1, 1]), read=True)
     watch.close()
     assert seen == [("train base", line) for line in metrics(tmp_path)]
 
@@ -121,6 +121,6 @@ def test_not_finite_names_the_examples(packs: Packs, tmp_path: Path, bad: float)
     watch = Watch(tmp_path, packs, "train base", "cpu")
     watch.open(None)
     with pytest.raises(PandaError, match=r"not finite at step 1 \(examples example-0, example-3; all in"):
-        watch.add(numbers(1, [1.0, bad, 1.0], [1, 1, 1]), last=False)
+        watch.add(numbers(1, [1.0, bad, 1.0], [1, 1, 1]), read=False)
     watch.close()
     assert (tmp_path / "logs" / "not_finite.json").is_file()

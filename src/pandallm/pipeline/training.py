@@ -88,7 +88,7 @@ def train(run: "Run", job: TrainingJob, cost: float = 0.0) -> Artifact:
         from pandallm.pipeline.plan.actual import predict_stage
 
         # Before the first step, so that it can be compared with what came.
-        predicted = {"predicted": predict_stage(run, job.spec, job.packs, job.start, processes)}
+        predicted = {"predicted": predict_stage(run, job.spec, job.packs, job.start, processes, job.held_out)}
         arguments = job.arguments(run, work.folder)
         if processes > 1:
             from pandallm.train.launch import launch_stage

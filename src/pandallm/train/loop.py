@@ -5,7 +5,7 @@ import errno
 import gc
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ def train_stage(
     keep_checkpoints: int = 2,
     held_out: Path | None = None,
     tracking: "Tracking | None" = None,
+    read_after: Collection[int] = (),
+    save_after: Collection[int] = (),
     progress: Progress = SILENT,
     name: str = "train",
 ) -> dict[str, Any]:
@@ -63,6 +65,7 @@ def train_stage(
 
     `variant`: how it is computed, as `train.variants.resolve_variant` says; left out, its rule without a probe.
     `held_out`: a folder of held-out windows (`train.held_out`), scored as `spec.watch` says. `tracking`: who else gets the numbers.
+    `read_after`, `save_after`: steps after which the numbers are brought to the host, and a checkpoint is taken, whatever the time.
 
     Returns facts on rank 0: {"steps", "trained_tokens", "tokens", "final_loss", "resumed_from", "packing_probe", "variant"}, and
     "processes" and "sharding" where there are several, "held_out" where it was watched; {} on the others.
@@ -72,6 +75,7 @@ def train_stage(
     import torch
 
     from pandallm.model.folder import resolve_device
+    from pandallm.train.memory import give_back
     from pandallm.train.variants import resolve_variant
     from pandallm.train.world import World
 
@@ -87,13 +91,15 @@ def train_stage(
                 start, packs, spec, work, seed, world, sharding, how, name, progress, keep_checkpoints, watched
             )
             try:
-                return stage.run(save_every_seconds, deadline, stopped)
+                facts = stage.run(save_every_seconds, deadline, stopped, read_after, save_after)
             finally:
                 stage.checkpoints.close()
                 if stage.held_out:
                     stage.held_out.close()
                 if stage.watch:
                     stage.watch.close()
+            del stage
+            return facts
     except OSError as e:
         if e.errno != errno.ENOSPC:
             raise
@@ -103,6 +109,7 @@ def train_stage(
     finally:
         torch.set_num_threads(before)
         gc.unfreeze()
+        give_back()
 
 
 class _Stage:
@@ -257,7 +264,14 @@ class _Stage:
         if self.watch:
             self.watch.open(state)
 
-    def run(self, save_every_seconds: float, deadline: float | None, stopped: list[str]) -> dict[str, Any]:
+    def run(
+        self,
+        save_every_seconds: float,
+        deadline: float | None,
+        stopped: list[str],
+        read_after: Collection[int],
+        save_after: Collection[int],
+    ) -> dict[str, Any]:
         from pandallm.train.checkpoint import SaveFailed
         from pandallm.train.feed import shares
 
@@ -275,7 +289,8 @@ class _Stage:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
                     stopped.append("the time budget")
-                due = self.step > first and now - last_save > max(save_every_seconds, save_cost / SAVE_SHARE)
+                due = now - last_save > max(save_every_seconds, save_cost / SAVE_SHARE) or self.step in save_after
+                due = due and self.step > first
                 agreed = self.world.largest(STOP if stopped else SAVE if due and self.world.main else GO_ON)
                 if agreed == STOP:
                     self._stop(stopped)
@@ -287,7 +302,7 @@ class _Stage:
                 self.step += 1
                 if self.step == first + 1:
                     self.checkpoints.prepare(self.model, self.optimizer)
-                if self.watch and (note := self.watch.add(numbers, last=self.step == steps)):
+                if self.watch and (note := self.watch.add(numbers, self.step in read_after or self.step == steps)):
                     task.advance(0, note)
                 task.advance(1)
                 self._score_held_out(task)

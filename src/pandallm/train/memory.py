@@ -1,5 +1,7 @@
-"""Out of memory, told as what to change, with numbers."""
+"""Out of memory, told as what to change, with numbers; and memory given back after a stage."""
 
+import contextlib
+import ctypes
 import re
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,13 @@ def out_of_memory(error: BaseException, name: str, when: str, spec: Any, model: 
         f"{name}: out of memory on {world.device} {when}; weights, gradients and optimizer take "
         f"{held / _GIB:.1f} GiB{more}: {', or '.join(advice)}."
     )
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system, where the C library can (glibc): it keeps what a stage's smaller arrays took, 2.3 GiB after
+    one of a model of 135 million parameters, beside what the next stage or the evaluation needs."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _asked(text: str) -> str:

@@ -89,10 +89,11 @@ class Watch:
         if self._hooks:
             self._hooks.log(line)
 
-    def add(self, numbers: StepNumbers, last: bool) -> str:
-        """Take a step's numbers. Returns a note for the progress bar, empty while the device is left alone."""
+    def add(self, numbers: StepNumbers, read: bool) -> str:
+        """Take a step's numbers. `read`: bring them to the host at once. Returns a note for the progress bar, empty while the
+        device is left alone."""
         self._pending.append(numbers)
-        return self.read() if last or len(self._pending) >= self.every else ""
+        return self.read() if read or len(self._pending) >= self.every else ""
 
     def read(self) -> str:
         """Bring the pending steps' numbers to the host, check and log them.

@@ -4,14 +4,20 @@ import pytest
 
 from pandallm.model.devices import DeviceSpec
 from pandallm.model.shape import ModelShape
-from pandallm.pipeline.plan.hours import Place, rate_key, read_rates, remember_rate, stage_hours
+from pandallm.pipeline.plan.hours import Place, rate_key, read_rates, remember_rate, scored_tokens, stage_hours
 from pandallm.store import write_json
-from pandallm.train.spec import TrainSpec
+from pandallm.train.spec import TrainSpec, WatchSpec
 
 SHAPE = ModelShape(4096, 32, 32, 32, 128, 11008, 32000)
 SPEC = TrainSpec.model_validate({"steps": 100, "optimizer": {"lr": 1e-3}, "dtype": "bfloat16"})
 A100 = DeviceSpec(bf16_tflops=312, fp32_tflops=19.5, memory_gb=80, bandwidth_gb_s=2039, usd_per_hour=2)
-RESULT = {"seconds_per_step": 2.0, "tokens_per_step": 1000.0, "overhead_seconds": 36.0}
+RESULT = {
+    "seconds_per_step": 2.0,
+    "tokens_per_step": 1000.0,
+    "warm_seconds": 3.0,
+    "save_seconds": 5.0,
+    "overhead_seconds": 36.0,
+}
 
 
 def hours(rates: list[dict[str, object]], spec: TrainSpec = SPEC, shape: ModelShape = SHAPE, count: int = 1):  # type: ignore[no-untyped-def]
@@ -34,9 +40,39 @@ def test_a_probe_of_the_same_stage_gives_its_own_steps_and_a_narrow_interval(tmp
     remember_rate(tmp_path, key, RESULT, flops_per_token=4e10)
     found = hours(read_rates(tmp_path))
     assert found.by == "probe"
-    assert found.hours == pytest.approx((200 + 36) / 3600)
+    assert found.seconds == pytest.approx(203)
+    assert found.hours == pytest.approx((203 + 36) / 3600)
     assert found.high / found.hours == pytest.approx(1.15)
     assert hours(read_rates(tmp_path), count=4).seconds_per_step == pytest.approx(0.5)
+
+
+def test_checkpoints_and_held_out_text_take_time_of_the_steps(tmp_path: Path) -> None:
+    place = Place("A100-80G", 1, A100, "gpu")
+    remember_rate(tmp_path, rate_key(place, SHAPE, SPEC, "bfloat16"), RESULT, flops_per_token=4e10)
+
+    def seconds(**more: float) -> float:
+        found = stage_hours(
+            place,
+            SHAPE,
+            SPEC,
+            dtype="bfloat16",
+            steps=100,
+            tokens=100_000,
+            flops=6e15,
+            rates=read_rates(tmp_path),
+            **more,
+        )
+        assert found.seconds_per_step == pytest.approx(2.0)
+        return found.seconds
+
+    assert seconds() == pytest.approx(203)
+    assert seconds(save_every_seconds=60) == pytest.approx(203 + 3 * 5)
+    assert seconds(save_every_seconds=1) == pytest.approx(203 + 4 * 5)  # at most a tenth of the time goes into saves
+    assert seconds(scored_tokens=30_000) == pytest.approx(203 + 20)  # a third of the time of trained tokens
+    watched = SPEC.model_copy(update={"watch": WatchSpec(every=30)})
+    assert scored_tokens(watched, 100, 1000) == 5 * 1000  # at the start, after 30, 60 and 90 steps, at the end
+    assert scored_tokens(watched, 90, 1000) == 4 * 1000
+    assert scored_tokens(SPEC, 100, 1000) == 0
 
 
 def test_a_rate_of_another_setting_or_size_counts_less(tmp_path: Path) -> None:
@@ -91,10 +127,13 @@ def test_damaged_rates_are_left_out_with_a_sentence(damage: str | bytes, tmp_pat
 def test_a_damaged_line_does_not_cost_the_others(tmp_path: Path) -> None:
     key = rate_key(Place("A100-80G", 1, A100, "gpu"), SHAPE, SPEC, "bfloat16")
     good = remember_rate(tmp_path, key, RESULT, flops_per_token=4e10)
-    write_json(tmp_path / "rates.json", [{**good, "shape": {"layers": 2}}, {**good, "tokens_per_step": 0}, good])
+    write_json(
+        tmp_path / "rates.json",
+        [{**good, "shape": {"layers": 2}}, {**good, "tokens_per_step": 0}, {**good, "save_seconds": -1.0}, good],
+    )
     notes: list[str] = []
     assert read_rates(tmp_path, notes) == [good]
-    assert "2 of 3 entries" in notes[0]
+    assert "3 of 4 entries" in notes[0]
     remember_rate(tmp_path, key, RESULT, flops_per_token=4e10)
     notes.clear()
     assert len(read_rates(tmp_path, notes)) == 1

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,11 +7,14 @@ import pytest
 from pandallm.data.packs import Packs
 from pandallm.errors import PandaError
 from pandallm.model.shape import ModelShape, shape_of_config
-from pandallm.pipeline.plan.probe import first_steps, made_up_packs, probe_stage, random_model
+from pandallm.pipeline.plan.probe import first_steps, made_up_packs, probe_stage, random_model, step_seconds
 from pandallm.store import read_json
 from pandallm.train.spec import TrainSpec
 
 SHAPE = ModelShape(64, 2, 4, 2, 16, 96, 300, max_position_embeddings=64)
+
+
+Json = dict[str, Any]
 
 
 def stage(**fields: object) -> TrainSpec:
@@ -38,12 +42,56 @@ def test_a_random_model_has_the_shape(tmp_path: Path) -> None:
         assert shape_of_config(read_json(tmp_path / str(number) / "config.json")).parameters == shape.parameters
 
 
+def lines_of(seconds: list[float], tokens: list[int], *, every: int = 1, reads: tuple[int, ...] = ()) -> list[Json]:
+    """Lines of a metrics.jsonl whose steps took so many seconds; read `every` so many steps and after the steps `reads`."""
+    lines: list[Json] = []
+    now, pending = 0.0, list[int]()
+    for step, (passed, read) in enumerate(zip(seconds, tokens, strict=True), 1):
+        now += passed
+        pending.append(read)
+        if len(pending) == every or step in reads or step == len(seconds):
+            lines += [{"tokens": n, "seconds": round(now, 3)} for n in pending]
+            pending.clear()
+    return lines
+
+
+@pytest.mark.parametrize("every", [1, 16])
+def test_warming_up_and_a_save_are_told_from_the_steps(every: int) -> None:
+    tokens = [100, 80] * 10
+    seconds = [0.02 * n for n in tokens]
+    seconds[0] += 3.0
+    seconds[2] += 0.5
+    seconds[14] += 4.0  # the save
+    seconds[16] += 1.0  # and its write in the background
+    found = step_seconds(lines_of(seconds, tokens, every=every, reads=(4, 14)))
+    assert found == pytest.approx(
+        {"seconds_per_step": 1.8, "tokens_per_step": 90.0, "warm_seconds": 3.5, "save_seconds": 5.0}
+    )
+
+
+def test_a_slow_step_does_not_count_for_the_rate() -> None:
+    seconds = [2.0] * 20
+    seconds[8] += 30
+    found = step_seconds(lines_of(seconds, [100] * 20))
+    assert (found["seconds_per_step"], found["warm_seconds"], found["save_seconds"]) == pytest.approx((2.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 13, 14, 15])
+def test_few_steps_tell_what_they_can(steps: int) -> None:
+    found = step_seconds(lines_of([2.0] * steps, [100] * steps))
+    assert found["seconds_per_step"] == pytest.approx(2.0)
+    assert found["warm_seconds"] == found["save_seconds"] == pytest.approx(0.0)
+    # Steps too short for the clock of the lines still give a rate above zero.
+    assert step_seconds(lines_of([0.0] * steps, [1] * steps))["seconds_per_step"] > 0
+
+
 def test_a_probe_measures_and_a_failure_is_told() -> None:
     result = probe_stage(
         SHAPE, stage(), packs=None, example_tokens=9, row_tokens=31, trained_share=1.0, device="cpu", threads=1, steps=5
     )
     assert result["tokens_per_step"] == 62
     assert result["seconds_per_step"] > 0
+    assert min(result["warm_seconds"], result["save_seconds"]) >= 0
     assert result["peak_memory_gib"] >= result["runtime_memory_gib"] > 0
     with pytest.raises(PandaError, match=r"The probe failed: .*sequence_length 128 is more than the 64 positions"):
         probe_stage(
@@ -69,7 +117,8 @@ def test_what_a_probe_measured_is_used_by_later_plans(tmp_path: Path, monkeypatc
 
     def measured(shape: ModelShape, spec: TrainSpec, **more: object) -> dict[str, float]:
         asked.append(spec.sequence_length)
-        return {"seconds_per_step": 2.0, "tokens_per_step": 100.0, "overhead_seconds": 0.0, "peak_memory_gib": 0.5}
+        nothing = dict.fromkeys(("warm_seconds", "save_seconds", "overhead_seconds"), 0.0)
+        return {"seconds_per_step": 2.0, "tokens_per_step": 100.0, "peak_memory_gib": 0.5, **nothing}
 
     monkeypatch.setattr(probe, "probe_stage", measured)
     recipe = load_recipe(str(write_recipe(tmp_path)))

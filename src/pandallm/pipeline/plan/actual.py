@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pandallm.errors import BadInput
-from pandallm.store import read_jsonl
+from pandallm.store import read_json, read_jsonl
 
 if TYPE_CHECKING:
     from pandallm.pipeline.plan.hours import Place
@@ -17,17 +17,19 @@ Json = dict[str, Any]
 PLAN_FILE = "plan.json"
 
 
-def predict_stage(run: "Run", spec: "TrainSpec", packs: Path, start: Path, processes: int = 1) -> Json | None:
-    """What the plan says of a stage whose packs and start are ready; None for a model whose sizes are not known.
+def predict_stage(
+    run: "Run", spec: "TrainSpec", packs: Path, start: Path, processes: int = 1, held_out: Path | None = None
+) -> Json | None:
+    """What the plan says of a stage whose packs, start and held-out windows are ready; None for a model whose sizes are not known.
 
-    {"steps", "tokens", "trained_tokens", "flops", "seconds", "seconds_low", "seconds_high" (of the steps alone), "by" (how the
-    rate is known), "peak_memory_gib" (of one process), "device"}. On a GPU that no table lists, seconds and `by` are None, and the
+    {"steps", "tokens", "trained_tokens", "flops", "seconds", "seconds_low", "seconds_high" (from the first step to the last one's
+    end, with checkpoints and held-out text), "by" (how the rate is known), "peak_memory_gib" (of one process), "device"}. On a GPU that no table lists, seconds and `by` are None, and the
     run's progress says how to add it.
     """
     from pandallm.model.devices import UnknownGpu, devices
     from pandallm.pipeline.plan.base import stage_shape
     from pandallm.pipeline.plan.fit import fit_stage
-    from pandallm.pipeline.plan.hours import read_rates, stage_hours
+    from pandallm.pipeline.plan.hours import read_rates, scored_tokens, stage_hours
     from pandallm.pipeline.plan.recipe import this_machine, training_flops
     from pandallm.pipeline.plan.tokens import tokens_of_packs
 
@@ -70,17 +72,23 @@ def predict_stage(run: "Run", spec: "TrainSpec", packs: Path, start: Path, proce
             flops=flops,
             rates=read_rates(store, said),
             sharding=fit.chosen.sharding,
+            scored_tokens=scored_tokens(spec, tokens.steps, _watched_tokens(held_out)),
+            save_every_seconds=recipe.runtime.save_every_seconds,
         )
-        seconds = hours.seconds_per_step * tokens.steps
         predicted |= {
-            "seconds": round(seconds, 4),
-            "seconds_low": round(seconds * hours.low / hours.hours, 4),
-            "seconds_high": round(seconds * hours.high / hours.hours, 4),
+            "seconds": round(hours.seconds, 4),
+            "seconds_low": round(hours.seconds * hours.low / hours.hours, 4),
+            "seconds_high": round(hours.seconds * hours.high / hours.hours, 4),
             "by": hours.by,
         }
     for sentence in said:
         run.progress.say(sentence)
     return predicted
+
+
+def _watched_tokens(windows: Path | None) -> int:
+    """Tokens that a folder of held-out windows scores; 0 without one."""
+    return sum(int(g["tokens"]) for g in read_json(windows / "held_out.json")["groups"]) if windows else 0
 
 
 def _this_gpu(device: str, processes: int) -> "Place":
@@ -104,7 +112,7 @@ def compared(stages: Sequence[Mapping[str, Any]], folder: Path) -> list[Json]:
     """Predicted against actual of every trained stage of a manifest that has a prediction.
 
     folder: of the run, for `metrics/STAGE.jsonl`. Returns [{"stage", "predicted": as `predict_stage`, "actual": {"steps", "tokens",
-    "trained_tokens", "seconds" (of the steps, over all kills and resumes), "peak_memory_gib" (of the process, data stages before it
+    "trained_tokens", "seconds" (of the steps, with checkpoints and held-out text, over all starts), "peak_memory_gib" (of the process, data stages before it
     included)}, "ratio": actual by predicted of "tokens" and "seconds", "within": whether the seconds lie in the predicted interval,
     None where none were predicted or measured}].
     """

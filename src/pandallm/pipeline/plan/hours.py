@@ -15,6 +15,7 @@ from pandallm.model.devices import DeviceSpec
 from pandallm.model.shape import ModelShape
 from pandallm.pipeline.plan.memory import Kind
 from pandallm.store import read_json, write_json
+from pandallm.train.loop import SAVE_SHARE
 from pandallm.train.spec import TrainSpec
 
 RATES = "rates.json"
@@ -26,6 +27,8 @@ GPU_SHARES = ((4096, 0.45), (2048, 0.4), (1024, 0.3), (0, 0.2))
 CPU_SHARE = 0.4
 #: Step time by how weights lie, one process being 1: judgement, to order settings that fit; links differ.
 SHARDING_COST = {"replicate": 1.0, "shard_gradients": 1.02, "hybrid": 1.05, "shard_all": 1.08}
+#: Time of a token that is only scored, by that of one that is trained: forward without backward.
+FORWARD_SHARE = 1 / 3
 #: Loading, probing and saving one byte of weights; and starting.
 SECONDS_PER_BYTE, START_SECONDS = 4e-9, 8.0
 
@@ -51,22 +54,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Hours:
-    """Hours with an interval. `by`: a key of ERROR."""
+    """Hours with an interval. `by`: a key of ERROR. seconds: from the first step to the last one's end, with checkpoints and
+    held-out text, without loading before and writing after. seconds_per_step: of a step alone."""
 
     hours: float
     low: float
     high: float
     by: str
+    seconds: float
     seconds_per_step: float
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "hours": self.hours,
-            "low": self.low,
-            "high": self.high,
-            "by": self.by,
-            "seconds_per_step": self.seconds_per_step,
-        }
+        return asdict(self)
 
 
 def rate_key(place: Place, shape: ModelShape, spec: TrainSpec, dtype: str) -> dict[str, Any]:
@@ -116,8 +115,9 @@ def _is_rate(line: Any) -> bool:
     above_zero = ("flops_per_second", "seconds_per_step", "tokens_per_step", "micro_batch_tokens")
     try:
         numbers = [1.0 * line[k] for k in above_zero]  # refuses text
-        overhead, parameters = 1.0 * line["overhead_seconds"], ModelShape(**line["shape"]).parameters
-        return all(0 < n < math.inf for n in (*numbers, parameters)) and 0 <= overhead < math.inf
+        numbers.append(ModelShape(**line["shape"]).parameters)
+        others = [1.0 * line[k] for k in ("warm_seconds", "save_seconds", "overhead_seconds")]
+        return all(0 < n < math.inf for n in numbers) and all(0 <= n < math.inf for n in others)
     except (KeyError, TypeError, ValueError):
         return False
 
@@ -149,19 +149,23 @@ def stage_hours(
     rates: Sequence[Mapping[str, Any]],
     sharding: str = "replicate",
     token_error: float = 0.0,
+    scored_tokens: float = 0.0,
+    save_every_seconds: float = math.inf,
 ) -> Hours:
     """Hours of `steps` steps over `tokens` tokens on all devices of the place.
 
-    flops: forward and backward of the stage, with what is computed again. token_error: relative error of `tokens`.
+    flops: forward and backward of the stage, with what is computed again. token_error: relative error of `tokens`. scored_tokens: of
+    held-out text, each evaluation's counted. save_every_seconds: between checkpoints, whose cost only a probe knows.
     """
     key = rate_key(place, shape, spec, dtype)
     overhead = START_SECONDS + SECONDS_PER_BYTE * 4 * shape.parameters
+    warm = save = 0.0
     found = _best(rates, key, shape)
     if found is not None and found[1] == "probe":
         rate, by = found
         per_token = rate["seconds_per_step"] / rate["tokens_per_step"]
         seconds = per_token * tokens / place.count
-        overhead = float(rate["overhead_seconds"])
+        warm, save, overhead = (float(rate[k]) for k in ("warm_seconds", "save_seconds", "overhead_seconds"))
     else:
         if found is not None:
             rate, by = found
@@ -174,9 +178,19 @@ def stage_hours(
         seconds = flops / (speed * place.count)
     if place.count > 1:
         seconds *= SHARDING_COST[sharding]
+    each = seconds / max(1, steps)
+    seconds += warm + seconds * FORWARD_SHARE * scored_tokens / max(1.0, tokens)
+    # The loop saves less often where a save takes more than a tenth of the time.
+    seconds += save * (seconds // max(save_every_seconds, save / SAVE_SHARE))
     total = (seconds + overhead) / 3600
     factor = math.exp(math.hypot(math.log(ERROR[by]), math.log1p(token_error)))
-    return Hours(total, total / factor, total * factor, by, seconds / max(1, steps))
+    return Hours(total, total / factor, total * factor, by, seconds, each)
+
+
+def scored_tokens(spec: TrainSpec, steps: int, tokens: float) -> float:
+    """Tokens of held-out text that a stage of `steps` steps scores, which watches `tokens` of them: at the start, every so many steps
+    and at the end; 0 without `watch`. Early stop is not foreseen."""
+    return tokens * (1 + math.ceil(steps / spec.watch.every)) if spec.watch else 0.0
 
 
 def _peak(device: DeviceSpec, dtype: str) -> float:

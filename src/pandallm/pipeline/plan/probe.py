@@ -9,10 +9,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from pandallm.errors import PandaError
@@ -20,8 +19,8 @@ from pandallm.model.shape import ModelShape
 from pandallm.store import read_json, read_jsonl, write_json
 from pandallm.train.spec import TrainSpec
 
-#: Steps of a probe, and how many of the first are left out: they fill caches and start threads.
-STEPS, WARM = 20, 4
+#: Steps of a probe; the first WARM fill caches and start threads, after SAVE a checkpoint is taken: what lies between gives the rate.
+STEPS, WARM, SAVE = 20, 4, 14
 
 
 def probe_stage(
@@ -35,16 +34,20 @@ def probe_stage(
     device: str = "auto",
     threads: int | None = None,
     steps: int = STEPS,
+    scratch: Path | None = None,
 ) -> dict[str, Any]:
     """Train `steps` steps of a stage in a process of its own.
 
-    example_tokens, row_tokens, trained_share: what made-up rows look like where `packs` is None.
+    example_tokens, row_tokens, trained_share: what made-up rows look like where `packs` is None. scratch: a folder on the disk that
+    the run's checkpoints will go to.
 
-    Returns {"seconds_per_step" (median), "tokens_per_step" (mean of the same steps), "overhead_seconds" (loading and saving),
-    "peak_memory_gib" (of the process; on a GPU of the device), "runtime_memory_gib" (of the process before the model came)}.
+    Returns what `step_seconds` gives, and {"overhead_seconds" (loading before the steps and saving after them), "peak_memory_gib" (of
+    the process; on a GPU of the device), "runtime_memory_gib" (of the process before the model came)}.
     Raises PandaError with the training's own sentence where it fails.
     """
-    with tempfile.TemporaryDirectory(prefix="panda-probe-") as name:
+    if scratch:
+        scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="panda-probe-", dir=scratch) as name:
         folder = Path(name)
         job = {
             "shape": asdict(shape),
@@ -102,6 +105,8 @@ def main(name: str) -> None:
             device=job["device"],
             threads=job["threads"],
             save_every_seconds=1e9,
+            read_after=(WARM,),
+            save_after=(SAVE,),
             name="probe",
         )
         wall = time.monotonic() - began
@@ -109,23 +114,46 @@ def main(name: str) -> None:
         print(e, file=sys.stderr)
         sys.exit(1)
     lines = list(read_jsonl(folder / "work" / "logs" / "metrics.jsonl"))
-    ends = [line["seconds"] for line in lines]
-    times = [b - a for a, b in itertools.pairwise(ends)]
-    warm = min(WARM, max(0, len(times) - 1))
-    # On a GPU numbers come back a few steps at a time: the mean is then the only honest figure.
-    seconds = (ends[-1] - ends[0]) / max(1, len(times)) if cuda else median(times[warm:] or [ends[-1]])
-    counted = lines[warm + 1 :] or lines
     peak = torch.cuda.max_memory_reserved() / 2**30 if cuda else _peak_gib()
     write_json(
         folder / "result.json",
         {
-            "seconds_per_step": seconds,
-            "tokens_per_step": sum(line["tokens"] for line in counted) / len(counted),
-            "overhead_seconds": max(0.0, wall - ends[-1]),
+            **step_seconds(lines),
+            "overhead_seconds": max(0.0, wall - lines[-1]["seconds"]),
             "peak_memory_gib": round(peak, 4),
             "runtime_memory_gib": round(0.0 if cuda else runtime, 4),
         },
     )
+
+
+def step_seconds(lines: Sequence[Mapping[str, Any]], warm: int = WARM, saved: int = SAVE) -> dict[str, float]:
+    """What the lines of a metrics.jsonl say of a stage's time, whose loop took a checkpoint after `saved` steps.
+
+    Returns {"tokens_per_step" (mean), "seconds_per_step" (for so many tokens, by the steps after `warm` and up to `saved`; a fifth of
+    them with the most and a fifth with the fewest seconds per token are left out), "warm_seconds" (what the first `warm` steps took
+    more), "save_seconds" (what the steps after `saved` took more)}. Of fewer steps, what they can tell; the rest is 0.
+    """
+    tokens = list(itertools.accumulate((int(line["tokens"]) for line in lines), initial=0))
+    ends = [0.0, *(float(line["seconds"]) for line in lines)]
+    steps = len(lines)
+    first, last = min(warm, steps - 1), min(saved, steps)
+    # On a GPU numbers come back a few steps at a time, and lines that came together carry the same seconds.
+    marks = [n for n in range(first, last + 1) if n in (0, last) or ends[n] != ends[n + 1]]
+    if len(marks) < 2:
+        marks = [0, last]
+    spans = sorted(
+        ((ends[b] - ends[a], tokens[b] - tokens[a]) for a, b in itertools.pairwise(marks)), key=lambda s: s[0] / s[1]
+    )
+    cut = len(spans) // 5
+    kept = spans[cut : len(spans) - cut]
+    rate = max(1e-9, sum(seconds for seconds, _ in kept) / sum(n for _, n in kept))
+    mean = tokens[-1] / steps
+    return {
+        "seconds_per_step": rate * mean,
+        "tokens_per_step": mean,
+        "warm_seconds": max(0.0, ends[marks[0]] - rate * tokens[marks[0]]),
+        "save_seconds": max(0.0, ends[-1] - ends[last] - rate * (tokens[-1] - tokens[last])),
+    }
 
 
 def _short(settings: Mapping[str, Any], steps: int) -> TrainSpec:

@@ -19,7 +19,16 @@ from pandallm.model.shape import ModelShape
 from pandallm.pipeline.plan.base import base_shape
 from pandallm.pipeline.plan.estimate import Estimates
 from pandallm.pipeline.plan.fit import Fit, fit_stage
-from pandallm.pipeline.plan.hours import Hours, Place, gpus_here, has_bfloat16, read_rates, stage_hours, this_cpu
+from pandallm.pipeline.plan.hours import (
+    Hours,
+    Place,
+    gpus_here,
+    has_bfloat16,
+    read_rates,
+    scored_tokens,
+    stage_hours,
+    this_cpu,
+)
 from pandallm.pipeline.plan.memory import model_parts
 from pandallm.pipeline.plan.sample import SAMPLE_BYTES
 from pandallm.pipeline.plan.stored import StoredStages
@@ -188,6 +197,8 @@ def _stage(
         rates=rates,
         sharding=chosen.sharding,
         token_error=tokens.error,
+        scored_tokens=scored_tokens(spec, tokens.steps, stored.watched_tokens(name, spec, tokens.example_tokens)),
+        save_every_seconds=recipe.runtime.save_every_seconds,
     )
     warnings = [*tokens.warnings, *(finding.text for finding in lint_stage(spec, tokens.facts()))]
     if spec.sequence_length > shape.max_position_embeddings:
@@ -363,5 +374,6 @@ def _probe(stored: StoredStages, shape: ModelShape, tokens: dict[str, StageToken
             trained_share=t.trained_share,
             device=stored.recipe.runtime.device,
             threads=place.threads,
+            scratch=stored.store.root / "work",
         )
         remember_rate(stored.store.root, key, result, training_flops(shape, spec, t) / t.tokens)

@@ -5,9 +5,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from pandallm.data.spec import CorpusSpec
 from pandallm.errors import BadInput, PandaError
 from pandallm.pipeline.corpora import pack, source_files
 from pandallm.pipeline.graph import stage_graph
+from pandallm.pipeline.held_out import watched_corpora
 from pandallm.pipeline.plan.hours import gpus_here, has_bfloat16
 from pandallm.pipeline.run import VERSIONS, Run
 from pandallm.recipe.spec import Recipe
@@ -202,6 +204,17 @@ class StoredStages(Run):
 
         evaluate_all(self, self.models, 0.0)
 
+    def watched_tokens(self, name: str, spec: TrainSpec, example_tokens: float) -> float:
+        """Held-out tokens that an evaluation of stage `name` scores: of its windows where they are there, else of so many documents as
+        its settings allow, each as long as the stage's examples; 0 without `watch`, or where nothing says how many they are."""
+        if spec.watch is None:
+            return 0.0
+        if (windows := self.found.get(f"held out {name}")) is not None:
+            return float(windows.manifest["facts"]["tokens"])
+        named = watched_corpora(spec, self.plans()[name][1])
+        corpora = [self.recipe.corpora[c] for c in named if c in self.recipe.corpora]
+        return example_tokens * sum(_held_out_documents(c, spec.watch.documents) for c in corpora)
+
     def rows(self) -> list[dict[str, Any]]:
         """Every stage of the recipe in order: {"name", "kind", "cached", "bytes", "seconds"}; the last two are None where it will run."""
         return [self._row(node.name, node.kind) for node in stage_graph(self.recipe)]
@@ -220,3 +233,12 @@ class StoredStages(Run):
             "bytes": sum(f["bytes"] for f in files) if artifact else None,
             "seconds": artifact.manifest["seconds"] if artifact else None,
         }
+
+
+def _held_out_documents(corpus: CorpusSpec, most: int | None) -> int:
+    """How many documents a corpus will hold out at most; of a share alone, `most`."""
+    each = [source.held_out or corpus.held_out for source in corpus.sources.values()]
+    known = sum(h.documents for h in each)
+    if most is None:
+        return known
+    return most if any(h.share for h in each) else min(most, known)
