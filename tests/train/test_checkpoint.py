@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +86,22 @@ def test_what_is_written_is_the_moment_of_the_save(tmp_path: Path, monkeypatch: 
     other, fresh = trained(1)
     Checkpoints(tmp_path, ALONE).load(other, fresh)
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a priority of its own has a thread on Linux alone")
+def test_the_write_steps_back_behind_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def noted(path: Path, parts: dict[str, Any]) -> None:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        write_shard(path, parts)
+
+    monkeypatch.setattr(checkpoint, "write_shard", noted)
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    save(tmp_path, *trained(0), 3)
+    assert seen == [max(10, before)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    assert names(tmp_path) == [3]
 
 
 def test_memory_got_ahead_is_what_a_save_fills(tmp_path: Path) -> None:

@@ -29,6 +29,6 @@ def test_a_stage_gives_back_when_its_model_is_gone(stage: Callable[..., Any], mo
     from pandallm.train.loop import _Stage
 
     alive = []
-    monkeypatch.setattr(memory, "give_back", lambda: alive.append(any(isinstance(o, _Stage) for o in gc.get_objects())))
+    monkeypatch.setattr(memory, "give_back", lambda: alive.append(any(type(o) is _Stage for o in gc.get_objects())))
     stage()
     assert alive == [False]

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -233,6 +234,7 @@ class Checkpoints:
 
     def _guarded(self, step: int, parts: dict[str, Part], document: dict[str, Any]) -> None:
         part, target = self.root / f"{_PART}{step:08d}", self.root / f"step-{step:08d}"
+        _step_back()
         try:
             part.mkdir(parents=True, exist_ok=True)
             shard = part / f"shard-{self.world.rank:05d}.safetensors"
@@ -293,6 +295,15 @@ class Checkpoints:
         for mine in part.glob(f"shard-{self.world.rank:05d}.*"):
             mine.unlink()
         (part / _FAILED).touch()
+
+
+def _step_back() -> None:
+    """Let the training's threads have the cores before this one: on two of them a step of SmolLM2-135M beside a write then takes 1.2 s
+    longer, not 2.9 s."""
+    if sys.platform == "linux":  # elsewhere a priority is of the whole process
+        mine = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, mine, max(10, os.getpriority(os.PRIO_PROCESS, mine)))
 
 
 def _step_of(found: list[Path]) -> int:
