@@ -33,13 +33,16 @@ def jobs_of(file: StudyFile) -> list[Job]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyFile, Summary]:
-    """A small study of two arms, one of which fails, and two seeds; the working folder, the study, what running it returned."""
+    """A small study of three arms, one of which fails, and two seeds, with its results; the working folder, the study, what running it
+    returned."""
     folder = tmp_path_factory.mktemp("study")
     levels = {"slow": {}, "fast": {"stages.instruct.optimizer.lr": 0.01}, "broken": {"world.scored_people": 1000}}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         file = study(folder, {"lr": {"levels": levels}}, set=SMALL)
-        return folder, file, run_study(jobs_of(file))
+        summary = run_study(jobs_of(file))
+        write_study_report(folder / "runs" / "small")
+        return folder, file, summary
 
 
 def test_an_arm_that_fails_does_not_stop_the_others(finished: tuple[Path, StudyFile, Summary]) -> None:
