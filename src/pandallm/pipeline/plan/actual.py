@@ -23,8 +23,8 @@ def predict_stage(
     """What the plan says of a stage whose packs, start and held-out windows are ready; None for a model whose sizes are not known.
 
     {"steps", "tokens", "trained_tokens", "flops", "seconds", "seconds_low", "seconds_high" (from the first step to the last one's
-    end, with checkpoints and held-out text), "by" (how the rate is known), "peak_memory_gib" (of one process), "device"}. On a GPU that no table lists, seconds and `by` are None, and the
-    run's progress says how to add it.
+    end, with checkpoints and held-out text), "by" (how the rate is known), "peak_memory_gib" (of one process), "device"}. On a GPU
+    that no table lists, seconds and `by` are None, and the run's progress says how to add it.
     """
     from pandallm.model.devices import UnknownGpu, devices
     from pandallm.pipeline.plan.base import stage_shape
@@ -112,8 +112,8 @@ def compared(stages: Sequence[Mapping[str, Any]], folder: Path) -> list[Json]:
     """Predicted against actual of every trained stage of a manifest that has a prediction.
 
     folder: of the run, for `metrics/STAGE.jsonl`. Returns [{"stage", "predicted": as `predict_stage`, "actual": {"steps", "tokens",
-    "trained_tokens", "seconds" (of the steps, with checkpoints and held-out text, over all starts), "peak_memory_gib" (of the process, data stages before it
-    included)}, "ratio": actual by predicted of "tokens" and "seconds", "within": whether the seconds lie in the predicted interval,
+    "trained_tokens", "seconds" (of the steps, with checkpoints and held-out text, over all starts), "peak_memory_gib" (of the
+    process, data stages before it included)}, "ratio": actual by predicted of "tokens" and "seconds", "within": whether the seconds lie in the predicted interval,
     None where none were predicted or measured}].
     """
     found = []
